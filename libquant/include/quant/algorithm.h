@@ -1,0 +1,64 @@
+// The interface that every compression algorithm implements.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+
+#include "quant/metrics.h"
+#include "quant/quantized_tensor.h"
+#include "quant/tensor.h"
+
+namespace quant {
+
+enum class Role {
+  transform,  ///< rewrites float weights and keeps the model's function
+  sparsify,   ///< sets weights to zero
+  quantize    ///< chooses codes
+};
+
+/// Statistics of a linear's inputs that an algorithm asks the pipeline to collect.
+struct CalibrationNeeds {
+  bool absmax = false;
+  bool mean_abs = false;
+  bool gram = false;
+  bool rows = false;
+  bool any() const { return absmax || mean_abs || gram || rows; }
+};
+
+/// What the rows of a tensor share and must be known before the first row is coded.
+struct TensorParams {
+  std::optional<float> scale;              ///< Strategy::tensor
+  std::optional<std::int8_t> zero_point;   ///< Strategy::tensor, asymmetric
+  std::optional<float> global_scale;       ///< NVFP4
+};
+
+class Algorithm {
+ public:
+  virtual ~Algorithm() = default;
+  virtual Role role() const = 0;
+  virtual CalibrationNeeds needs() const = 0;
+  /// Why this algorithm cannot make weights of these arguments, or nothing.
+  virtual std::optional<std::string> unsupported(const QuantArgs& weights) const = 0;
+};
+
+/// An algorithm that chooses codes. Objects are immutable and may be used by several threads at once.
+class Quantizer : public Algorithm {
+ public:
+  Role role() const final { return Role::quantize; }
+
+  /// Tensor-wide values of `weight` [rows, cols]; reads all of it if the arguments need one, else returns at once.
+  /// `importance`: weight of each column's squared error [cols], or empty. Uses up to `threads` threads; the result does
+  /// not depend on their number.
+  virtual TensorParams prepare(const TensorView& weight, const QuantArgs& args, std::span<const float> importance,
+                               int threads) const = 0;
+
+  /// Codes a slice of whole rows (a multiple of the scheme's block rows except at the tensor's end). Coding a tensor slice
+  /// by slice gives the same result as coding it at once. `scale_dtype` is the type that scales are stored in.
+  /// `errors`: what to measure on the way (see SliceErrors). Throws Error{numerical} naming row and column for a NaN or infinite weight.
+  virtual void quantize_rows(const TensorView& rows, const QuantArgs& args, DType scale_dtype, const TensorParams& params,
+                             std::span<const float> importance, QuantizedTensor& out, SliceErrors errors) const = 0;
+};
+
+}  // namespace quant

@@ -1,0 +1,80 @@
+// How quantized weights are laid out in a checkpoint: tensor names, packing and config.json. Knows nothing of algorithms.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quant/checkpoint.h"
+#include "quant/quantized_tensor.h"
+#include "quant/scheme.h"
+
+namespace quant {
+
+/// A linear as the layout sees it.
+struct LinearShape {
+  std::string module;  ///< "model.layers.0.mlp.up_proj"
+  std::uint64_t rows = 0;
+  std::uint64_t cols = 0;
+  DType dtype = DType::F32;  ///< of the original weight
+};
+
+/// A named group of schemes in config.json.
+struct SchemeGroup {
+  std::string name;  ///< "group_0"
+  Scheme scheme;     ///< with targets
+};
+
+/// Receives the bytes of stored tensors; `tensor` is the place in the list that Layout::stored gave for the linear.
+class StoredBytesSink {
+ public:
+  virtual ~StoredBytesSink() = default;
+  virtual void write(std::size_t tensor, std::uint64_t offset, std::span<const std::byte> data) = 0;
+};
+
+/// A quantized linear found in a checkpoint.
+struct StoredLinear {
+  LinearShape shape;
+  QuantArgs args;
+  DType scale_dtype = DType::F32;
+  std::string format;                 ///< the layout's own name of the packing, e.g. "pack-quantized"
+  std::vector<std::string> tensors;   ///< names of all tensors that belong to it
+};
+
+class Layout {
+ public:
+  virtual ~Layout() = default;
+  virtual std::string_view name() const = 0;
+
+  /// Type in which this layout stores the scales of such a weight.
+  virtual DType scale_dtype(const QuantArgs& args, DType weight_dtype) const = 0;
+  /// Why this linear cannot be stored with that scheme, or nothing.
+  virtual std::optional<std::string> unsupported(const Scheme& scheme, const LinearShape& linear) const = 0;
+  /// The format's own name for what such a scheme becomes ("pack-quantized").
+  virtual std::string format_of(const Scheme& scheme) const = 0;
+  /// Names, types and shapes of the tensors that replace "<module>.weight".
+  virtual std::vector<StoredTensor> stored(const Scheme& scheme, const LinearShape& linear) const = 0;
+  /// Slices passed to write_rows start at a multiple of this many rows.
+  virtual std::uint64_t row_alignment(const Scheme& scheme) const = 0;
+  /// Packs rows [first_row, first_row + slice.rows) and writes them; values that belong to the whole tensor go with row 0.
+  virtual void write_rows(const Scheme& scheme, const LinearShape& linear, std::uint64_t first_row,
+                          const QuantizedTensor& slice, StoredBytesSink& sink) const = 0;
+  /// config.json of the output: the model's own text with this layout's quantization_config put in.
+  /// `ignore`: literal names of the modules of a targeted class that stay unquantized.
+  virtual std::string config_json(const ModelConfig& model, const std::vector<SchemeGroup>& groups,
+                                  const std::vector<std::string>& ignore) const = 0;
+
+  /// True if the checkpoint says that it was written in this layout.
+  virtual bool recognizes(const ModelConfig& model) const = 0;
+  /// The quantized linears of such a checkpoint. Throws Error{corrupt_file} naming the tensor for missing or misshapen parts.
+  virtual std::vector<StoredLinear> find_linears(const Checkpoint& checkpoint) const = 0;
+  /// Unpacks rows [first_row, first_row + count); first_row is a multiple of read_alignment().
+  virtual void read_rows(const Checkpoint& checkpoint, const StoredLinear& linear, std::uint64_t first_row,
+                         std::uint64_t count, QuantizedTensor& out) const = 0;
+  virtual std::uint64_t read_alignment(const StoredLinear& linear) const = 0;
+};
+
+}  // namespace quant

@@ -1,0 +1,24 @@
+// Reads recipes in the YAML language of llm-compressor, strictly. Library quant::recipes.
+#pragma once
+
+#include <filesystem>
+#include <map>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quant/recipe.h"
+
+namespace quant {
+
+/// Variables given by the user, overriding the recipe's `args`.
+using RecipeVariables = std::map<std::string, std::string>;
+
+/// Reads recipe text. `file` is used in messages. All mistakes are collected: the Error{recipe} that is thrown has one line
+/// for each, with file, line, column and the nearest valid name.
+Recipe parse_recipe(std::string_view text, const std::string& file, const RecipeVariables& variables,
+                    const Registry& registry);
+/// Reads a file (.yaml, .yml, .json). Errors as parse_recipe, and Error{io}.
+Recipe load_recipe(const std::filesystem::path& path, const RecipeVariables& variables, const Registry& registry);
+
+}  // namespace quant

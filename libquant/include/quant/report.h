@@ -1,0 +1,85 @@
+// The report of a run: what was done to every layer and how large its error is.
+#pragma once
+
+#include <cstdint>
+#include <filesystem>
+#include <string>
+#include <vector>
+
+#include "quant/metrics.h"
+#include "quant/tensor.h"
+
+namespace quant {
+
+inline constexpr int kReportSchemaVersion = 1;
+
+struct LayerReport {
+  std::string module;
+  Shape shape;            ///< [out_features, in_features]
+  std::string dtype;      ///< of the original weight: "F16"
+  std::string rule;       ///< the target that chose it
+  std::string modifier;   ///< "QuantizationModifier"
+  std::string algorithm;  ///< "rtn"
+  std::string scheme;     ///< describe(args)
+  std::string format;     ///< "pack-quantized"
+  double bits_per_weight = 0;
+  std::uint64_t bytes_before = 0;
+  std::uint64_t bytes_after = 0;
+  ErrorSums sums;
+  double scale_min = 0;   ///< smallest and largest |scale|
+  double scale_max = 0;
+  double seconds = 0;     ///< thread time spent on this layer
+  std::vector<std::string> notes;      ///< fallbacks and remarks
+  std::vector<float> row_nmse;         ///< [out_features]
+  std::vector<float> group_nmse;       ///< [scale columns]
+};
+
+struct SkippedTensor {
+  std::string name;
+  Shape shape;
+  std::string dtype;
+  std::uint64_t bytes = 0;
+  std::string reason;
+};
+
+struct RunReport {
+  std::string tool_version;
+  std::string model;         ///< path as given
+  std::string architecture;  ///< "LlamaForCausalLM"
+  std::string recipe_name;
+  std::string recipe_text;
+  std::string plan_identity; ///< Plan::identity
+  std::string layout;
+  std::string machine;       ///< processor, instruction set, threads
+  std::string started;       ///< UTC, ISO 8601
+  double seconds = 0;        ///< wall time
+  std::uint64_t peak_memory_planned = 0;
+  std::uint64_t peak_memory_measured = 0;  ///< resident, mapped file pages aside; 0 if unknown
+  std::uint64_t bytes_before = 0;
+  std::uint64_t bytes_after = 0;
+  std::uint64_t parameters = 0;
+  double bits_per_weight = 0;
+  double model_bits_per_parameter = 0;
+  std::vector<LayerReport> layers;     ///< in model order
+  std::vector<SkippedTensor> skipped;
+  std::vector<std::string> warnings;
+};
+
+/// All layers together.
+ErrorSums total_errors(const RunReport& report);
+
+/// JSON text: schema_version, sorted keys, newline at the end; per-row and per-group arrays are left to HDF5. All that
+/// depends on the machine or the clock stands under the one key "run".
+std::string report_to_json(const RunReport& report);
+/// Reads what report_to_json wrote. Throws Error{corrupt_file} naming `source` and the key.
+RunReport report_from_json(const std::string& text, const std::string& source);
+/// One self-contained HTML page: inline CSS, SVG and script, no network, readable in dark and light, printable.
+std::string report_to_html(const RunReport& report);
+/// One line per layer, comma-separated, header first.
+std::string report_to_csv(const RunReport& report);
+/// HDF5 with per-row and per-group arrays (docs/report.md gives the groups). Throws Error{io}.
+void write_report_hdf5(const RunReport& report, const std::filesystem::path& path);
+/// Adds row_nmse and group_nmse of `path` to the layers of the same name. Throws Error{io} or Error{corrupt_file}.
+void read_report_hdf5_arrays(const std::filesystem::path& path, RunReport& report);
+
+}  // namespace quant

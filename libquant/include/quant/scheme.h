@@ -1,0 +1,100 @@
+// Which numbers a quantized tensor may hold: the scheme, in the words of compressed-tensors.
+#pragma once
+
+#include <array>
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <variant>
+#include <vector>
+
+#include "quant/dtype.h"
+
+namespace quant {
+
+enum class NumberType { integer, floating };
+enum class Strategy { tensor, channel, group, block, token, tensor_group, attn_head };
+enum class Dynamic { no, yes, local };
+enum class ActOrder { none, group, weight };
+
+/// How a symmetric integer scale follows from the largest magnitude of a group (b bits, qmax = 2^(b-1) - 1).
+enum class SymmetricRange {
+  standard,    ///< absmax / (qmax + 1/2), codes -2^(b-1)..qmax: the compressed-tensors convention
+  restricted,  ///< absmax / qmax, codes -qmax..qmax
+  full         ///< signed scale that maps the value of largest magnitude to -2^(b-1): never clips it
+};
+
+using KwValue = std::variant<bool, std::int64_t, double, std::string>;
+
+/// Numbers of one tensor: compressed-tensors' QuantizationArgs, same names and defaults.
+/// Codes of integer types are signed, -2^(b-1)..2^(b-1)-1. Floating types are E2M1 (4 bits) and E4M3 or E5M2 (8 bits).
+struct QuantArgs {
+  int num_bits = 8;
+  NumberType type = NumberType::integer;
+  bool symmetric = true;
+  Strategy strategy = Strategy::tensor;
+  std::optional<std::int64_t> group_size;                       ///< columns per scale; null or -1 where not grouped
+  std::optional<std::array<std::uint64_t, 2>> block_structure;  ///< rows, columns; only for Strategy::block
+  Dynamic dynamic = Dynamic::no;
+  std::optional<ActOrder> actorder;
+  std::optional<DType> scale_dtype;  ///< null: the weight's own type
+  std::optional<DType> zp_dtype;
+  std::optional<std::string> observer;  ///< null: min-max
+  std::map<std::string, KwValue> observer_kwargs;
+
+  friend bool operator==(const QuantArgs&, const QuantArgs&) = default;
+};
+
+/// Weights and activations of a set of linears: compressed-tensors' QuantizationScheme.
+struct Scheme {
+  std::vector<std::string> targets;
+  std::optional<QuantArgs> weights;
+  std::optional<QuantArgs> input_activations;
+  std::optional<QuantArgs> output_activations;
+  std::optional<std::string> format;
+
+  friend bool operator==(const Scheme&, const Scheme&) = default;
+};
+
+std::string_view to_string(NumberType);
+std::string_view to_string(Strategy);
+std::string_view to_string(ActOrder);
+
+/// The preset of that name (case-insensitive; without targets), or nothing. Source: compressed-tensors quant_scheme.py.
+std::optional<Scheme> preset_scheme(std::string_view name);
+/// All preset names in their usual order and spelling.
+const std::vector<std::string_view>& preset_names();
+
+/// Fills in what follows from other fields (strategy from group_size, default observer) and returns every rule of
+/// compressed-tensors that the arguments break, as sentences that name the field; empty if they are valid.
+/// `strategy_given`: the strategy was written by the user rather than to be inferred.
+std::vector<std::string> complete_and_check(QuantArgs& args, bool strategy_given);
+
+/// Smallest and largest integer code.
+int code_min(const QuantArgs& args);
+int code_max(const QuantArgs& args);
+/// Largest finite magnitude of the floating element type: 6, 448 or 57344.
+float float_max(const QuantArgs& args);
+/// Floating schemes: F4 (E2M1), F8_E4M3, or F8_E5M2 where observer_kwargs["float8_format"] is "e5m2".
+/// Integer schemes: I8.
+DType element_dtype(const QuantArgs& args);
+bool is_mx(const QuantArgs& args);     ///< MXFP4, MXFP8: power-of-two (E8M0) scales over 32 columns
+bool is_nvfp4(const QuantArgs& args);  ///< E2M1, E4M3 scales over 16 columns and one F32 global scale
+/// The convention of observer_kwargs["symmetric_range"], standard if absent.
+SymmetricRange symmetric_range(const QuantArgs& args);
+
+/// Sizes of the scale (and unpacked zero-point) matrix of a weight [rows, cols].
+struct ScaleGrid {
+  std::uint64_t rows = 1;         ///< scale rows: 1, rows, or ceil(rows / block rows)
+  std::uint64_t cols = 1;         ///< scale columns
+  std::uint64_t row_extent = 1;   ///< weight rows that share one scale row
+  std::uint64_t col_extent = 1;   ///< weight columns that share one scale column (the last may be ragged)
+};
+ScaleGrid scale_grid(const QuantArgs& args, std::uint64_t rows, std::uint64_t cols);
+
+/// A short human name: "int4 sym group 128", "fp8-e4m3 channel".
+std::string describe(const QuantArgs& args);
+
+}  // namespace quant

@@ -1,0 +1,7 @@
+#include "quant/version.h"
+
+namespace quant {
+
+std::string_view version() { return QUANT_VERSION; }
+
+}  // namespace quant

@@ -1,0 +1,1 @@
+#include "quant/recipe_yaml.h"
