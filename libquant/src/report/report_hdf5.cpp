@@ -125,7 +125,8 @@ class Writer {
   void put_attribute(hid_t object, const char* name, hid_t type, hid_t space, const void* data) const {
     const Hdf5Handle attribute = session_.need(
         H5Acreate2(object, name, file_type(type), space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose, action(name));
-    session_.need(H5Awrite(attribute.get(), type, data), action(name));
+    // An empty list has no elements to write, and its data() may be null, which HDF5 refuses.
+    if (data != nullptr) session_.need(H5Awrite(attribute.get(), type, data), action(name));
   }
 
   void put_dataset(hid_t parent, const char* name, hid_t type, std::size_t size, const void* data, bool packed) const {
