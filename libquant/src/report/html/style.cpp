@@ -42,8 +42,10 @@ a:hover { text-decoration: underline; }
 .eyebrow { margin: 0; color: var(--soft); font-size: 12px; font-weight: 600; letter-spacing: .08em; text-transform: uppercase; }
 .facts { color: var(--soft); margin: 0; max-width: none; }
 .facts span + span::before { content: "\00b7"; padding: 0 8px; }
-.verdict { font-size: 17px; line-height: 1.45; margin: 20px 0; max-width: 72ch; }
+.verdict { font-size: 18px; line-height: 1.45; margin: 20px 0 6px; max-width: 66ch; }
+.context { color: var(--soft); margin: 0 0 22px; max-width: 84ch; }
 .note { color: var(--soft); font-size: 13px; margin-bottom: 14px; }
+.facts, .verdict, .context, footer, option { overflow-wrap: anywhere; }
 .name { font: 13px/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace; overflow-wrap: anywhere;
   unicode-bidi: isolate; }
 section { background: var(--card); border: 1px solid var(--line); border-radius: 10px; padding: 20px 22px; margin: 0 0 18px;
@@ -57,7 +59,7 @@ section { background: var(--card); border: 1px solid var(--line); border-radius:
 .big { font-size: 28px; font-weight: 600; line-height: 1.25; letter-spacing: -.02em; white-space: nowrap; }
 .big small { font-size: 15px; font-weight: 500; color: var(--soft); letter-spacing: 0; }
 .card .sub { color: var(--soft); font-size: 13px; line-height: 1.4; }
-.pair { display: grid; grid-template-columns: minmax(0, 5fr) minmax(0, 6fr); gap: 18px; align-items: start; }
+.pair { display: grid; grid-template-columns: minmax(0, 1fr) minmax(0, 1fr); gap: 18px; align-items: start; }
 .pair > div { display: grid; gap: 18px; min-width: 0; }
 .pair section { margin: 0; }
 .pair { margin-bottom: 18px; }
@@ -93,19 +95,25 @@ th { font-weight: 600; color: var(--soft); }
 thead th { border-bottom-color: var(--line); white-space: nowrap; }
 tbody th { color: var(--ink); font-weight: 400; }
 tbody tr:last-child > * { border-bottom: 0; }
+.kinds th, .kinds td { white-space: nowrap; }
+.kinds wbr { display: none; }
+.skips td:last-child { min-width: 28ch; }
+.worst td { vertical-align: middle; }
+.worst .name { font-size: 12px; }
 .n { text-align: right; white-space: nowrap; }
 .nowrap { white-space: nowrap; }
-td.bar { width: 28%; min-width: 70px; vertical-align: middle; }
+td.bar { width: 22%; min-width: 60px; vertical-align: middle; }
 td.bar svg { height: 10px; }
 .tall { max-height: 78vh; overflow: auto; margin: 0 -22px -20px; border-top: 1px solid var(--line); border-radius: 0 0 10px 10px; }
 .tall table { width: 100%; }
 .tall th:first-child, .tall td:first-child { padding-left: 22px; }
 .tall thead th { position: sticky; top: 0; background: var(--card); z-index: 1; box-shadow: inset 0 -1px var(--line); }
+#layers th, #layers td { padding-left: 7px; padding-right: 7px; }
 .tall tbody tr:hover { background: var(--bg); }
 .tall tbody tr:target { background: var(--warn-bg); }
 .tall tbody tr { scroll-margin-top: 48px; }
 #layers td, #layers th[scope=row] { white-space: nowrap; }
-#layers td.notes { white-space: normal; min-width: 20ch; }
+#layers td.notes { white-space: normal; min-width: 36ch; }
 th button { font: inherit; color: inherit; background: none; border: 0; padding: 0; margin: 0; cursor: pointer; }
 th button::after { content: "\2195"; opacity: .35; padding-left: 4px; }
 th[aria-sort] button { color: var(--ink); }
@@ -121,7 +129,7 @@ th[aria-sort=descending] button::after { content: "\2193"; opacity: 1; }
 .heat th, .heat td { border: 0; padding: 0; }
 .heat thead th { font-size: 11px; vertical-align: bottom; white-space: normal; overflow-wrap: anywhere; text-align: center;
   padding: 0 1px 4px; line-height: 1.2; }
-.heat th:first-child { width: 44px; text-align: right; padding-right: 8px; color: var(--soft); font-size: 12px; }
+.heat th:first-child { width: 46px; white-space: nowrap; overflow-wrap: normal; text-align: right; padding-right: 8px; color: var(--soft); font-size: 12px; }
 .heat td { text-align: center; font-size: 12px; line-height: 20px; height: 20px; }
 .heat td a { display: block; color: inherit; }
 .h0, .h1, .h2, .h3 { color: var(--h-low); } .h4, .h5, .h6 { color: var(--h-high); }
