@@ -93,7 +93,8 @@ void draw(const Histogram& histogram, std::size_t size, bool rows, std::string& 
   const auto most = static_cast<double>(*std::max_element(histogram.counts.begin(), histogram.counts.end()));
   const double width = (kWidth - kLeft - kRight) / kBins;
   print(
-      "<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-labelledby=\"hist-t hist-d\">\n<title id=\"hist-t\">Distribution "
+      "<svg class=\"small\" viewBox=\"0 0 {} {}\" role=\"img\" aria-labelledby=\"hist-t hist-d\">\n<title "
+      "id=\"hist-t\">Distribution "
       "of NMSE</title>\n",
       kWidth, kHeight);
   print("<desc id=\"hist-d\">{} {}; median NMSE {}.</desc>\n", format_count(size), rows ? "rows" : "layers",
