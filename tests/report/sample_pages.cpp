@@ -1,4 +1,5 @@
-// Writes report pages into a directory, for a look at them and for the browser test.
+// Writes sample reports into a directory: pages for the browser test and for a look at them, and one file of each other
+// kind (small_report.json is what tests/report/golden/ holds).
 #include <filesystem>
 #include <fstream>
 #include <iostream>
@@ -48,5 +49,7 @@ int main(int argc, char** argv) {
   write(folder / "one.html", quant::report_to_html(llama_report(1)));
   write(folder / "small.html", quant::report_to_html(small_report()));
   write(folder / "large.html", quant::report_to_html(experts_report()));
+  write(folder / "small_report.json", quant::report_to_json(small_report()));
+  quant::write_report_hdf5(llama_report(4), folder / "report.h5");
   return 0;
 }

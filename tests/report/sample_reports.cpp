@@ -57,7 +57,13 @@ LayerReport make_layer(const std::string& module, const KindSpec& spec, double s
     layer.group_nmse.push_back(static_cast<float>(nmse * std::pow(10, spread(random) / 10)));
   }
   const double signal = static_cast<double>(weights) * 0.02 * 0.02;
-  layer.sums = {signal, nmse * signal, signal * (1 - nmse / 2), signal * (1 - 0.1 * nmse), 0.02 + nmse, weights, weights / 4000,
+  layer.sums = {signal,
+                nmse * signal,
+                signal * (1 - nmse / 2),
+                signal * (1 - 0.1 * nmse),
+                0.02 + nmse,
+                weights,
+                weights / 4000,
                 static_cast<std::uint64_t>(0.15 * static_cast<double>(weights))};
   layer.scale_min = 3.1e-4;
   layer.scale_max = 0.071;
@@ -98,7 +104,8 @@ void add_up(RunReport& report) {
   report.parameters = report.bytes_before / 2;
   if (weights > 0) report.bits_per_weight = 8.0 * static_cast<double>(stored) / static_cast<double>(weights);
   if (report.parameters > 0) {
-    report.model_bits_per_parameter = 8.0 * static_cast<double>(report.bytes_after) / static_cast<double>(report.parameters);
+    report.model_bits_per_parameter =
+        8.0 * static_cast<double>(report.bytes_after) / static_cast<double>(report.parameters);
   }
 }
 
@@ -181,7 +188,8 @@ RunReport llama_report(int blocks) {
 }
 
 RunReport hostile_report() {
-  const std::string attack = "</script><script>document.documentElement.dataset.pwned='1'</script>\"'><img src=x onerror=alert(1)>&";
+  const std::string attack =
+      "</script><script>document.documentElement.dataset.pwned='1'</script>\"'><img src=x onerror=alert(1)>&";
   RunReport report = llama_report(2);
   report.tool_version = report.model = report.architecture = report.recipe_name = report.recipe_text = attack;
   report.plan_identity = report.layout = report.machine = report.started = attack;

@@ -47,7 +47,6 @@ class Writer {
   Hdf5Handle make_file() const {
     const Hdf5Handle access = session_.need(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "prepare the file");
     session_.need(H5Pset_fapl_core(access.get(), 1 << 20, false), "prepare the file");
-    session_.need(H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_V18), "prepare the file");
     const Hdf5Handle creation = make_group_plist(H5P_FILE_CREATE);
     return session_.need(H5Fcreate("report.h5", H5F_ACC_TRUNC, creation.get(), access.get()), H5Fclose,
                          "make the file");
@@ -73,13 +72,13 @@ class Writer {
 
   void attribute(hid_t object, const char* name, const Shape& values) const {
     const Hdf5Handle space = line(values.size(), name);
-    put_attribute(object, name, memory_type<std::uint64_t>(), space.get(), values.data());
+    put_attribute(object, name, memory_type<std::uint64_t>(), space.get(), values.empty() ? nullptr : values.data());
   }
 
   void attribute(hid_t object, const char* name, const std::vector<std::string>& values) const {
     const std::vector<const char*> texts = pointers(values);
     const Hdf5Handle space = line(values.size(), name);
-    put_attribute(object, name, text_type_.get(), space.get(), texts.data());
+    put_attribute(object, name, text_type_.get(), space.get(), values.empty() ? nullptr : texts.data());
   }
 
   template <class T>
@@ -122,10 +121,10 @@ class Writer {
     return session_.need(H5Screate_simple(1, &extent, nullptr), H5Sclose, action(name));
   }
 
+  // An attribute of no elements has no data to write.
   void put_attribute(hid_t object, const char* name, hid_t type, hid_t space, const void* data) const {
     const Hdf5Handle attribute = session_.need(
         H5Acreate2(object, name, file_type(type), space, H5P_DEFAULT, H5P_DEFAULT), H5Aclose, action(name));
-    // An empty list has no elements to write, and its data() may be null, which HDF5 refuses.
     if (data != nullptr) session_.need(H5Awrite(attribute.get(), type, data), action(name));
   }
 

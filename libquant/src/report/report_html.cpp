@@ -2,6 +2,7 @@
 
 #include <algorithm>
 
+#include "report/html/block_grid.h"
 #include "report/html/parts.h"
 #include "report/html/text.h"
 
@@ -23,7 +24,7 @@ Page::Page(const RunReport& source)
 std::string kind_class(std::size_t kind) { return fmt::format("k{}", std::min(kind, kKindColours)); }
 
 std::string layer_link(const Page& page, std::size_t layer) {
-  const std::string name = escape_html(page.report.layers[layer].module);
+  const std::string name = breakable(escape_html(page.report.layers[layer].module));
   if (!page.is_listed[layer]) return fmt::format("<span class=\"name\">{}</span>", name);
   return fmt::format("<a class=\"name\" href=\"#l{}\">{}</a>", layer, name);
 }
@@ -38,15 +39,17 @@ std::string page_title(const RunReport& report) {
   return "Quantization report" + (report.recipe_name.empty() ? "" : ": " + report::escape_html(report.recipe_name));
 }
 
-// Two columns: lists on the left and the map of blocks on the right, or list and histogram where there are no blocks.
+// Two columns. The map of blocks stands on the right; the histogram goes where there is room.
 void add_where(const report::Page& page, std::string& out) {
+  constexpr std::size_t kTallMap = 16;
   std::string map;
   report::add_heat_map(page, map);
+  const bool tall = report::make_block_grid(page).blocks.size() >= kTallMap;
   out += "<div class=\"pair\">\n<div>\n";
   report::add_worst(page, out);
-  if (map.empty()) out += "</div>\n<div>\n";
-  report::add_histogram(page, out);
-  if (!map.empty()) out += "</div>\n<div>\n" + map;
+  if (tall) report::add_histogram(page, out);
+  out += "</div>\n<div>\n" + map;
+  if (!tall) report::add_histogram(page, out);
   out += "</div>\n</div>\n";
 }
 
@@ -66,14 +69,15 @@ std::string report_to_html(const RunReport& report) {
   report::add_summary(page, out);
   report::add_remarks(page, out);
   report::add_error_by_layer(page, out);
-  add_where(page, out);
+  if (!page.worst.empty()) add_where(page, out);
   report::add_size(page, out);
   report::add_skipped(page, out);
   report::add_layer_table(page, out);
   report::add_run(page, out);
   out += "</main>\n";
-  out += fmt::format("<footer>Written by quant {}.</footer>\n<script>{}</script>\n</body>\n</html>\n",
-                     report::escape_html(report.tool_version), report::page_script());
+  out += fmt::format("<footer>Written by quant{}{}.</footer>\n<script>{}</script>\n</body>\n</html>\n",
+                     report.tool_version.empty() ? "" : " ", report::escape_html(report.tool_version),
+                     report::page_script());
   return out;
 }
 

@@ -83,7 +83,7 @@ class Object {
     return value;
   }
 
-  Object object(const char* key) { return Object(need(key), source_, place(key)); }
+  Object object(const char* key) { return Object(need(key), source_, join(key)); }
 
   // A derived value: it must be there, what it says is computed anew.
   void skip(const char* key) { need(key); }
@@ -94,13 +94,15 @@ class Object {
     }
   }
 
+  /// How messages name a key of this object, or with "" the object itself.
   std::string place(const std::string& key) const {
-    if (path_.empty()) return key.empty() ? "the document" : "'" + key + "'";
-    return "'" + path_ + (key.empty() ? "" : "." + key) + "'";
+    const std::string path = join(key);
+    return path.empty() ? "the document" : "'" + path + "'";
   }
-  const std::string& path() const { return path_; }
 
  private:
+  std::string join(const std::string& key) const { return path_ + (path_.empty() || key.empty() ? "" : ".") + key; }
+
   const json& need(const char* key) {
     const auto found = value_.find(key);
     if (found == value_.end()) fail(source_, place(key) + " is missing");

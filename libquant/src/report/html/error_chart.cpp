@@ -214,7 +214,9 @@ void add_error_by_layer(const Page& page, std::string& out) {
   if (!chart.drawable()) return;
   out += "<section>\n<h2>Error along the model</h2>\n<p class=\"note\">SQNR in dB, higher is better.";
   const auto exact = std::count_if(page.layers.begin(), page.layers.end(), [](const auto& m) { return m.nmse == 0; });
-  if (exact > 0) out += fmt::format(" {} exact layers are not drawn.", exact);
+  if (exact > 0)
+    out += fmt::format(" {} without error {} not drawn.", format_plural(static_cast<std::uint64_t>(exact), "layer"),
+                       exact == 1 ? "is" : "are");
   if (chart.hides_loose()) out += " Layers outside the blocks are too many to be drawn.";
   out += "</p>\n";
   chart.draw();

@@ -44,8 +44,8 @@ std::string outliers(const Page& page) {
   const auto count = std::count_if(page.layers.begin(), page.layers.end(),
                                    [&](const auto& layer) { return !(layer.sqnr_db >= limit); });
   if (count == 0) return "No layer lies more than 3 dB below that.";
-  return fmt::format("{} of {} layers {} more than 3 dB below that; worst is {} at {} dB.", count, page.layers.size(),
-                     count == 1 ? "lies" : "lie", layer_link(page, page.worst.front()),
+  return fmt::format("{} of {} layers {} more than 3 dB below that; the worst is {} at {} dB.", count,
+                     page.layers.size(), count == 1 ? "lies" : "lie", layer_link(page, page.worst.front()),
                      format_db(page.layers[page.worst.front()].sqnr_db));
 }
 
@@ -56,17 +56,23 @@ std::string verdict(const Page& page) {
   if (!std::isfinite(page.metrics.nmse))
     return "The weight error of this model is not a finite number; look at the layers.";
   return fmt::format(
-      "The quantized weights carry {} of their energy as error, a signal-to-noise ratio of <strong>{} dB</strong>. {} "
-      "{} "
-      "This is the error of the weights; its effect on the model's answers was not measured.",
-      format_percent(page.metrics.nmse), format_db(page.metrics.sqnr_db), compared_with_rounding(page.metrics.sqnr_db),
-      outliers(page));
+      "The quantized weights differ from the originals by {} of their energy: a signal-to-noise ratio of "
+      "<strong>{}\xC2\xA0"
+      "dB</strong>.",
+      format_percent(page.metrics.nmse), format_db(page.metrics.sqnr_db));
+}
+
+std::string context(const Page& page) {
+  if (page.total.count == 0 || !(page.metrics.nmse > 0) || !std::isfinite(page.metrics.nmse)) return "";
+  return fmt::format("{} {} This is the error of the weights; its effect on the model's answers was not measured.",
+                     outliers(page), compared_with_rounding(page.metrics.sqnr_db));
 }
 
 std::string model_name(const RunReport& report) {
   const std::filesystem::path path(report.model);
   const std::string last = (path.has_filename() ? path : path.parent_path()).filename().string();
-  return last.empty() || last == "." || last == ".." ? report.model : last;
+  const std::string name = last.empty() || last == "." || last == ".." ? report.model : last;
+  return name.empty() ? "Unnamed model" : name;
 }
 
 void add_card(std::string& out, const char* label, const std::string& big, const std::string& sub) {
@@ -78,8 +84,13 @@ void add_card(std::string& out, const char* label, const std::string& big, const
 
 std::string size_note(const RunReport& report) {
   if (report.bytes_after == 0) return "of " + format_bytes(static_cast<double>(report.bytes_before));
-  return fmt::format("from {}: {:.2f} \xC3\x97 smaller", format_bytes(static_cast<double>(report.bytes_before)),
+  return fmt::format("{} before, {:.2f} \xC3\x97 smaller", format_bytes(static_cast<double>(report.bytes_before)),
                      static_cast<double>(report.bytes_before) / static_cast<double>(report.bytes_after));
+}
+
+std::string model_bits_note(const RunReport& report) {
+  if (report.parameters == 0) return "";
+  return fmt::format("{} bits per parameter over the whole model", format_bits(report.model_bits_per_parameter));
 }
 
 double median_sqnr(const Page& page) {
@@ -107,7 +118,8 @@ std::string coverage(const Page& page) {
   for (const SkippedTensor& tensor : page.report.skipped) skipped += tensor.bytes;
   std::string text = fmt::format("{} weights", format_large(static_cast<double>(page.total.count)));
   if (page.report.skipped.empty()) return text + "<br>nothing left out";
-  return text + fmt::format("<br><a href=\"#skipped\">{} tensors</a> kept as they are ({})", page.report.skipped.size(),
+  return text + fmt::format("<br><a href=\"#skipped\">{}</a> kept unchanged ({})",
+                            format_plural(page.report.skipped.size(), "tensor"),
                             format_bytes(static_cast<double>(skipped)));
 }
 
@@ -152,15 +164,16 @@ void add_header(const Page& page, std::string& out) {
   for (const std::string& fact : {report.architecture, report.recipe_name, report.layout, report.started}) {
     if (!fact.empty()) out += "<span>" + escape_html(fact) + "</span>";
   }
-  fmt::format_to(std::back_inserter(out), "</p>\n<p class=\"verdict\">{}</p>\n</header>\n", verdict(page));
+  fmt::format_to(std::back_inserter(out), "</p>\n<p class=\"verdict\">{}</p>\n<p class=\"context\">{}</p>\n</header>\n",
+                 verdict(page), context(page));
 }
 
 void add_summary(const Page& page, std::string& out) {
   const RunReport& report = page.report;
   out += "<dl class=\"cards\">\n";
   add_card(out, "Size", format_bytes(static_cast<double>(report.bytes_after)), size_note(report));
-  add_card(out, "Bits per quantized weight", page.layers.empty() ? "none" : format_fixed(report.bits_per_weight, 2),
-           fmt::format("{} bits per parameter over the whole model", format_fixed(report.model_bits_per_parameter, 2)));
+  add_card(out, "Bits per quantized weight", page.layers.empty() ? "none" : format_bits(report.bits_per_weight),
+           model_bits_note(report));
   add_card(out, "Signal to quantization noise", page.layers.empty() ? "none" : decibels(page.metrics.sqnr_db),
            error_note(page));
   add_card(
@@ -195,7 +208,7 @@ void add_remarks(const Page& page, std::string& out) {
 void add_run(const Page& page, std::string& out) {
   const RunReport& report = page.report;
   out += "<section class=\"long\"><h2>Run</h2>\n<dl class=\"identity\">\n";
-  add_fact(out, "Model", "<span class=\"name\">" + escape_html(report.model) + "</span>");
+  if (!report.model.empty()) add_fact(out, "Model", "<span class=\"name\">" + escape_html(report.model) + "</span>");
   add_fact(out, "Architecture", escape_html(report.architecture));
   add_fact(out, "Parameters", format_count(report.parameters));
   add_fact(out, "Recipe", escape_html(report.recipe_name));

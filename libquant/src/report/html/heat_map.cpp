@@ -47,7 +47,7 @@ std::vector<std::size_t> columns(const BlockGrid& grid) {
 
 std::string cell_html(const Page& page, const Cell& cell, const Range& range) {
   const double db = summarize(cell.sums).sqnr_db;
-  const std::string text = std::isfinite(db) ? format_db(db) : db > 0 ? "=" : "\xE2\x80\x93";
+  const std::string text = std::isfinite(db) ? format_db(db) : db > 0 ? "exact" : "\xE2\x80\x93";
   const std::string title = cell.layers == 1 ? escape_html(page.report.layers[cell.worst].module)
                                              : fmt::format("{} layers, worst {}", cell.layers,
                                                            escape_html(page.report.layers[cell.worst].module));
@@ -80,12 +80,12 @@ void add_heat_map(const Page& page, std::string& out) {
   range.widen();
 
   out +=
-      "<section class=\"long\">\n<h2>Error by block and kind</h2>\n<p class=\"note\">SQNR in dB; darker colour means "
+      "<section class=\"long\">\n<h2>Error by block and kind</h2>\n<p class=\"note\">SQNR in dB; stronger colour means "
       "more error. "
       "Each cell leads to its row in the table.</p>\n<div class=\"scroll\"><table class=\"heat\">\n<thead><tr><th "
       "scope=\"col\">block</th>";
   for (const std::size_t kind : kinds) {
-    out += fmt::format("<th scope=\"col\">{}</th>", escape_html(page.grouping.kinds[kind].label));
+    out += fmt::format("<th scope=\"col\">{}</th>", breakable(escape_html(page.grouping.kinds[kind].label)));
   }
   out += "</tr></thead>\n<tbody>\n";
   for (std::size_t row = 0; row < rows; ++row) {

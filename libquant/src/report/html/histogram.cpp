@@ -93,7 +93,8 @@ void draw(const Histogram& histogram, std::size_t size, bool rows, std::string& 
   const auto most = static_cast<double>(*std::max_element(histogram.counts.begin(), histogram.counts.end()));
   const double width = (kWidth - kLeft - kRight) / kBins;
   print(
-      "<svg viewBox=\"0 0 {} {}\" role=\"img\" aria-labelledby=\"hist-t hist-d\">\n<title id=\"hist-t\">Distribution "
+      "<svg class=\"small\" viewBox=\"0 0 {} {}\" role=\"img\" aria-labelledby=\"hist-t hist-d\">\n<title "
+      "id=\"hist-t\">Distribution "
       "of NMSE</title>\n",
       kWidth, kHeight);
   print("<desc id=\"hist-d\">{} {}; median NMSE {}.</desc>\n", format_count(size), rows ? "rows" : "layers",
@@ -129,13 +130,16 @@ void add_histogram(const Page& page, std::string& out) {
   Sample sample = take_sample(page);
   if (sample.logs.empty()) return;
   const Histogram histogram = make_histogram(sample.logs);
-  const char* unit = sample.rows ? "rows (output channels)" : "layers";
+  const std::string what = format_plural(sample.logs.size(), sample.rows ? "row" : "layer");
   fmt::format_to(std::back_inserter(out),
-                 "<section>\n<h2>Distribution of the error</h2>\n<p class=\"note\">NMSE of {} {}, logarithmic axis.",
-                 format_count(sample.logs.size()), unit);
+                 "<section>\n<h2>Distribution of the error</h2>\n<p class=\"note\">NMSE of {}{}, logarithmic axis.",
+                 what, sample.rows ? " (output channels)" : "");
   if (histogram.clipped) out += " The outermost columns include everything beyond.";
-  if (sample.exact > 0) out += fmt::format(" {} exact ones are left out.", format_count(sample.exact));
-  if (sample.beyond > 0) out += fmt::format(" {} have no finite NMSE.", format_count(sample.beyond));
+  if (sample.exact > 0)
+    out += fmt::format(" {} without error left out.", format_plural(sample.exact, sample.rows ? "row" : "layer"));
+  if (sample.beyond > 0)
+    out +=
+        fmt::format(" {} without a finite NMSE left out.", format_plural(sample.beyond, sample.rows ? "row" : "layer"));
   out += "</p>\n";
   draw(histogram, sample.logs.size(), sample.rows, out);
   out += "</section>\n";

@@ -76,8 +76,10 @@ std::string bytes_cell(std::uint64_t bytes) {
 
 void add_kinds(const Page& page, const Segment& kept, std::string& out) {
   const std::vector<Kind>& kinds = page.grouping.kinds;
+  if (kinds.empty()) return;
   out +=
-      "<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">Kind</th><th scope=\"col\" class=\"n\">Layers</th>"
+      "<div class=\"scroll\"><table class=\"kinds\">\n<thead><tr><th scope=\"col\">Kind</th><th scope=\"col\" "
+      "class=\"n\">Layers</th>"
       "<th scope=\"col\" class=\"n\">Before</th><th scope=\"col\" class=\"n\">After</th><th scope=\"col\" "
       "class=\"n\">Bits/weight</th>"
       "<th scope=\"col\" class=\"n\">SQNR dB</th><th scope=\"col\">Worst layer</th></tr></thead>\n<tbody>\n";
@@ -88,7 +90,7 @@ void add_kinds(const Page& page, const Segment& kept, std::string& out) {
     const std::string cells =
         fmt::format("<td class=\"n\">{}</td>{}{}<td class=\"n\">{}</td><td class=\"n\">{}</td><td>{}</td>",
                     format_count(k.layers), bytes_cell(k.bytes_before), bytes_cell(k.bytes_after),
-                    format_fixed(bits, 2), format_db(summarize(k.sums).sqnr_db), layer_link(page, k.worst));
+                    format_fixed(bits, 3), format_db(summarize(k.sums).sqnr_db), layer_link(page, k.worst));
     add_kind_row(kind_class(kind), escape_html(k.label), cells, out);
   }
   if (kept.before + kept.after > 0) {

@@ -101,7 +101,7 @@ void add_row(const Page& page, std::size_t index, std::string& out) {
   print(out, "<th scope=\"row\" class=\"name\">{}</th>", escape_html(layer.module));
   number_cell(out, static_cast<double>(layer.sums.count), format_shape(layer.shape));
   print(out, "<td class=\"nowrap\">{}</td>", escape_html(layer.scheme));
-  number_cell(out, layer.bits_per_weight, format_fixed(layer.bits_per_weight, 2));
+  number_cell(out, layer.bits_per_weight, format_fixed(layer.bits_per_weight, 3));
   number_cell(out, metrics.sqnr_db, format_db(metrics.sqnr_db));
   number_cell(out, metrics.nmse, format_small(metrics.nmse));
   number_cell(out, metrics.cosine, format_fixed(metrics.cosine, 5));
@@ -134,7 +134,8 @@ void add_worst(const Page& page, std::string& out) {
   out +=
       "<section>\n<h2>Worst layers</h2>\n<p class=\"note\">By NMSE: first candidates for more bits.</p>\n<div "
       "class=\"scroll\">"
-      "<table>\n<thead><tr><th scope=\"col\">Module</th><th scope=\"col\" class=\"n\">SQNR dB</th><th scope=\"col\" "
+      "<table class=\"worst\">\n<thead><tr><th scope=\"col\">Module</th><th scope=\"col\" class=\"n\">SQNR dB</th><th "
+      "scope=\"col\" "
       "class=\"n\">NMSE</th>"
       "<th scope=\"col\"><span hidden>NMSE as a bar</span></th></tr></thead>\n<tbody>\n";
   for (std::size_t i = 0; i < count; ++i) {
@@ -155,7 +156,7 @@ void add_skipped(const Page& page, std::string& out) {
   out +=
       "<section class=\"long\" id=\"skipped\">\n<h2>Kept as they are</h2>\n<p class=\"note\">Tensors copied unchanged, "
       "by reason.</p>\n"
-      "<div class=\"scroll\"><table>\n<thead><tr><th scope=\"col\">Reason</th><th scope=\"col\" "
+      "<div class=\"scroll\"><table class=\"skips\">\n<thead><tr><th scope=\"col\">Reason</th><th scope=\"col\" "
       "class=\"n\">Tensors</th>"
       "<th scope=\"col\" class=\"n\">Bytes</th><th scope=\"col\">Names</th></tr></thead>\n<tbody>\n";
   std::size_t shown = 0;

@@ -52,6 +52,15 @@ std::string escape_html(std::string_view text) {
   return out;
 }
 
+std::string breakable(std::string_view escaped) {
+  std::string out;
+  for (const char c : escaped) {
+    out += c;
+    if (c == '.' || c == '_') out += "<wbr>";
+  }
+  return out;
+}
+
 std::string format_bytes(double bytes) {
   static constexpr std::array<const char*, 7> kUnits{"B", "kB", "MB", "GB", "TB", "PB", "EB"};
   std::size_t unit = 0;
@@ -70,6 +79,16 @@ std::string format_count(std::uint64_t count) {
     digits.insert(at, ",");
   }
   return digits;
+}
+
+std::string format_plural(std::uint64_t count, std::string_view noun) {
+  return fmt::format("{} {}{}", format_count(count), noun, count == 1 ? "" : "s");
+}
+
+std::string format_bits(double bits) {
+  std::string text = format_fixed(bits, 3);
+  if (text.back() == '0') text.pop_back();
+  return text;
 }
 
 std::string format_large(double count) {
@@ -103,7 +122,7 @@ std::string format_percent(double fraction) {
   if (!std::isfinite(percent)) return "none";
   if (percent == 0) return "0 %";
   if (percent < 0.01) return "<0.01 %";
-  return fmt::format("{:.{}f} %", percent, percent >= 99.95 || percent < 9.995 ? 2 : 1);
+  return fmt::format("{:.{}f} %", percent, percent >= 99.95 ? 0 : percent >= 9.995 ? 1 : 2);
 }
 
 std::string format_seconds(double seconds) {
