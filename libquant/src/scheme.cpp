@@ -1,112 +1,11 @@
 #include "quant/scheme.h"
 
 #include <algorithm>
-#include <cctype>
 
-#include "quant/error.h"
+#include "quant/observers.h"
 
 namespace quant {
 namespace {
-
-struct PresetEntry {
-  std::string_view name;
-  Scheme scheme;
-};
-
-QuantArgs int_args(int bits, Strategy strategy, bool symmetric = true) {
-  QuantArgs args;
-  args.num_bits = bits;
-  args.strategy = strategy;
-  args.symmetric = symmetric;
-  if (strategy == Strategy::group) args.group_size = 128;
-  if (strategy == Strategy::token) args.dynamic = Dynamic::yes;
-  return args;
-}
-
-QuantArgs float_args(int bits, Strategy strategy, std::optional<std::int64_t> group_size = {}) {
-  QuantArgs args;
-  args.num_bits = bits;
-  args.type = NumberType::floating;
-  args.strategy = strategy;
-  args.group_size = group_size;
-  if (strategy == Strategy::token) args.dynamic = Dynamic::yes;
-  return args;
-}
-
-QuantArgs dynamic_args(QuantArgs args) {
-  args.dynamic = Dynamic::yes;
-  return args;
-}
-
-QuantArgs mx_args(int bits) {
-  QuantArgs args = float_args(bits, Strategy::group, 32);
-  args.scale_dtype = DType::U8;
-  return args;
-}
-
-QuantArgs nvfp4_args() {
-  QuantArgs args = float_args(4, Strategy::tensor_group, 16);
-  args.scale_dtype = DType::F8_E4M3;
-  return args;
-}
-
-QuantArgs static_minmax(QuantArgs args) {
-  args.observer = "static_minmax";
-  return args;
-}
-
-Scheme scheme_of(std::optional<QuantArgs> weights, std::optional<QuantArgs> inputs = {}) {
-  Scheme scheme;
-  scheme.weights = std::move(weights);
-  scheme.input_activations = std::move(inputs);
-  return scheme;
-}
-
-void add_integer_presets(std::vector<PresetEntry>& list) {
-  static constexpr std::string_view kWeightOnly[] = {"W8A16", "W7A16", "W6A16", "W5A16", "W4A16", "W3A16", "W2A16"};
-  static constexpr std::string_view kInt8Inputs[] = {"W7A8", "W6A8", "W5A8", "W4A8", "W3A8", "W2A8"};
-  static constexpr std::string_view kInt4Inputs[] = {"W4A4", "W3A4", "W2A4"};
-  const auto bits_of = [](std::string_view name) { return name[1] - '0'; };
-  for (const auto name : kWeightOnly) list.push_back({name, scheme_of(int_args(bits_of(name), Strategy::group))});
-  list.push_back({"W4A16_ASYM", scheme_of(int_args(4, Strategy::group, false))});
-  const Scheme w8a8 = scheme_of(int_args(8, Strategy::channel), int_args(8, Strategy::token));
-  list.push_back({"W8A8", w8a8});
-  list.push_back({"INT8", w8a8});
-  for (const auto name : kInt8Inputs) {
-    list.push_back({name, scheme_of(int_args(bits_of(name), Strategy::group), int_args(8, Strategy::token))});
-  }
-  for (const auto name : kInt4Inputs) {
-    list.push_back({name, scheme_of(int_args(bits_of(name), Strategy::group), int_args(4, Strategy::token))});
-  }
-  list.push_back({"W4AFP8", scheme_of(int_args(4, Strategy::group), float_args(8, Strategy::token))});
-}
-
-void add_float_presets(std::vector<PresetEntry>& list) {
-  list.push_back({"FP8", scheme_of(float_args(8, Strategy::tensor), static_minmax(float_args(8, Strategy::tensor)))});
-  list.push_back({"FP8_DYNAMIC", scheme_of(float_args(8, Strategy::channel), float_args(8, Strategy::token))});
-  QuantArgs block = float_args(8, Strategy::block);
-  block.block_structure = {128, 128};
-  list.push_back({"FP8_BLOCK", scheme_of(block, dynamic_args(float_args(8, Strategy::group, 128)))});
-  QuantArgs local = static_minmax(nvfp4_args());
-  local.dynamic = Dynamic::local;
-  list.push_back({"NVFP4A16", scheme_of(nvfp4_args())});
-  list.push_back({"NVFP4", scheme_of(nvfp4_args(), local)});
-  list.push_back({"MXFP4A16", scheme_of(mx_args(4))});
-  list.push_back({"MXFP4", scheme_of(mx_args(4), dynamic_args(mx_args(4)))});
-  list.push_back({"MXFP8A16", scheme_of(mx_args(8))});
-  list.push_back({"MXFP8", scheme_of(mx_args(8), dynamic_args(mx_args(8)))});
-}
-
-const std::vector<PresetEntry>& presets() {
-  static const std::vector<PresetEntry> list = [] {
-    std::vector<PresetEntry> entries;
-    entries.push_back({"UNQUANTIZED", Scheme{}});
-    add_integer_presets(entries);
-    add_float_presets(entries);
-    return entries;
-  }();
-  return list;
-}
 
 void infer_strategy(QuantArgs& args, bool given) {
   if (args.group_size == -1) {
@@ -115,9 +14,9 @@ void infer_strategy(QuantArgs& args, bool given) {
     return;
   }
   if (given) return;
+  args.strategy = Strategy::tensor;
+  if (args.group_size) args.strategy = Strategy::group;
   if (args.block_structure) args.strategy = Strategy::block;
-  else if (args.group_size) args.strategy = Strategy::group;
-  else args.strategy = Strategy::tensor;
 }
 
 void check_numbers(const QuantArgs& args, std::vector<std::string>& problems) {
@@ -139,8 +38,10 @@ void check_strategy(const QuantArgs& args, std::vector<std::string>& problems) {
   if (args.group_size && *args.group_size <= 0) {
     problems.push_back("group_size: " + std::to_string(*args.group_size) + " is neither -1 nor positive");
   }
-  if (is_grouped(args.strategy) && !args.group_size) problems.push_back("group_size: strategy " + strategy + " needs one");
-  if (!is_grouped(args.strategy) && args.group_size) {
+  if (is_grouped(args.strategy) && !args.group_size) {
+    problems.push_back("group_size: strategy " + strategy + " needs one");
+  }
+  if (!is_grouped(args.strategy) && args.group_size > 0) {
     problems.push_back("group_size: strategy " + strategy + " has none");
   }
   if (args.strategy == Strategy::block && !args.block_structure) {
@@ -165,9 +66,6 @@ void check_dynamics(const QuantArgs& args, std::vector<std::string>& problems) {
                                        args.strategy == Strategy::attn_head)) {
     problems.push_back("dynamic: strategy " + std::string(to_string(args.strategy)) + " cannot be dynamic");
   }
-  if (args.dynamic == Dynamic::yes && args.observer && *args.observer != "memoryless_minmax") {
-    problems.push_back("observer: dynamic numbers have none");
-  }
   if (args.actorder == ActOrder::group && !is_grouped(args.strategy)) {
     problems.push_back("actorder: group needs strategy group or tensor_group");
   }
@@ -178,23 +76,76 @@ const std::string* text_kwarg(const QuantArgs& args, const std::string& name) {
   return found == args.observer_kwargs.end() ? nullptr : std::get_if<std::string>(&found->second);
 }
 
-void check_own_kwargs(const QuantArgs& args, std::vector<std::string>& problems) {
-  const auto check = [&](const std::string& name, std::initializer_list<std::string_view> values, bool applies,
-                         const std::string& where) {
-    if (!args.observer_kwargs.contains(name)) return;
-    const std::string* value = text_kwarg(args, name);
-    std::string list;
-    for (const auto v : values) list += (list.empty() ? "" : ", ") + std::string(v);
-    if (value == nullptr || std::find(values.begin(), values.end(), *value) == values.end()) {
-      problems.push_back("observer_kwargs." + name + ": must be one of " + list);
-    } else if (!applies) {
-      problems.push_back("observer_kwargs." + name + ": " + where);
-    }
-  };
-  check("symmetric_range", {"standard", "restricted", "full"}, args.type == NumberType::integer && args.symmetric,
-        "applies to symmetric integers only");
-  check("float8_format", {"e4m3", "e5m2"}, args.type == NumberType::floating && args.num_bits == 8,
-        "applies to 8-bit floats only");
+void check_kwargs(const QuantArgs& args, std::vector<std::string>& problems) {
+  const bool symmetric_integer = args.type == NumberType::integer && args.symmetric;
+  if (args.observer_kwargs.contains("symmetric_range") && !symmetric_integer) {
+    problems.push_back("observer_kwargs.symmetric_range: applies to symmetric integers only");
+  }
+  if (symmetric_integer && args.num_bits == 1 && symmetric_range(args) == SymmetricRange::restricted) {
+    problems.push_back("observer_kwargs.symmetric_range: restricted needs at least 2 bits");
+  }
+  const bool float8 = args.type == NumberType::floating && args.num_bits == 8;
+  if (args.observer_kwargs.contains("float8_format") && !float8) {
+    problems.push_back("observer_kwargs.float8_format: applies to 8-bit floats only");
+  }
+  if (args.observer_kwargs.contains("absmax") && args.dynamic != Dynamic::no) {
+    problems.push_back("observer_kwargs.absmax: dynamic numbers measure their range themselves");
+  }
+}
+
+/// The scale types that follow from the number format: E4M3 for NVFP4, E8M0 (uint8) for MXFP4.
+void complete_scale_dtype(QuantArgs& args) {
+  if (args.scale_dtype || args.type != NumberType::floating || args.num_bits != 4) return;
+  if (args.strategy == Strategy::tensor_group) args.scale_dtype = DType::F8_E4M3;
+  if (args.strategy == Strategy::group && args.group_size == 32) args.scale_dtype = DType::U8;
+}
+
+void check_tensor_group(const QuantArgs& args, std::vector<std::string>& problems) {
+  if (args.strategy != Strategy::tensor_group) return;
+  if (args.type != NumberType::floating || args.num_bits != 4) {
+    problems.push_back("strategy: tensor_group is NVFP4, it needs type float and 4 bits");
+  }
+  if (args.group_size && *args.group_size > 0 && *args.group_size != 16) {
+    problems.push_back("group_size: NVFP4 has groups of 16, not " + std::to_string(*args.group_size));
+  }
+  if (args.scale_dtype && args.scale_dtype != DType::F8_E4M3) {
+    problems.push_back("scale_dtype: NVFP4 scales are float8_e4m3fn");
+  }
+}
+
+void check_scale_dtype(const QuantArgs& args, std::vector<std::string>& problems) {
+  if (!args.scale_dtype || args.strategy == Strategy::tensor_group) return;
+  switch (*args.scale_dtype) {
+    case DType::F32:
+    case DType::F16:
+    case DType::BF16:
+      return;
+    case DType::U8:
+    case DType::F8_E8M0:
+      if (!is_mx(args)) problems.push_back("scale_dtype: uint8 scales need type float and strategy group of 32");
+      return;
+    default:
+      problems.push_back("scale_dtype: must be float32, float16, bfloat16, uint8 (MX) or float8_e4m3fn (NVFP4)");
+  }
+}
+
+void check_zp_dtype(const QuantArgs& args, std::vector<std::string>& problems) {
+  if (args.zp_dtype && !args.symmetric && args.type == NumberType::integer && args.zp_dtype != DType::I8) {
+    problems.push_back("zp_dtype: zero points of 1 to 8 bits are int8");
+  }
+}
+
+/// Dynamic ranges are those of the values at hand. compressed-tensors drops an observer given beside them; that is done
+/// here too where it means the same, and refused where the recipe would get something else than it asks for.
+void check_dynamic_observer(QuantArgs& args, std::vector<std::string>& problems) {
+  if (args.dynamic != Dynamic::yes || !args.observer) return;
+  if (args.observer == "memoryless_minmax" || args.observer == "static_minmax" || args.observer == "minmax") {
+    args.observer.reset();
+    args.observer_kwargs.erase("averaging_constant");
+  } else {
+    problems.push_back("observer: dynamic numbers take the range of the values at hand, they cannot use '" +
+                       *args.observer + "'");
+  }
 }
 
 }  // namespace
@@ -203,42 +154,34 @@ std::string_view to_string(NumberType type) { return type == NumberType::integer
 
 std::string_view to_string(Strategy strategy) {
   switch (strategy) {
-    case Strategy::tensor: return "tensor";
-    case Strategy::channel: return "channel";
-    case Strategy::group: return "group";
-    case Strategy::block: return "block";
-    case Strategy::token: return "token";
-    case Strategy::tensor_group: return "tensor_group";
-    case Strategy::attn_head: return "attn_head";
+    case Strategy::tensor:
+      return "tensor";
+    case Strategy::channel:
+      return "channel";
+    case Strategy::group:
+      return "group";
+    case Strategy::block:
+      return "block";
+    case Strategy::token:
+      return "token";
+    case Strategy::tensor_group:
+      return "tensor_group";
+    case Strategy::attn_head:
+      return "attn_head";
   }
   return "tensor";
 }
 
 std::string_view to_string(ActOrder order) {
   switch (order) {
-    case ActOrder::none: return "none";
-    case ActOrder::group: return "group";
-    case ActOrder::weight: return "static";
+    case ActOrder::none:
+      return "none";
+    case ActOrder::group:
+      return "group";
+    case ActOrder::weight:
+      return "static";
   }
   return "none";
-}
-
-std::optional<Scheme> preset_scheme(std::string_view name) {
-  std::string upper(name);
-  std::transform(upper.begin(), upper.end(), upper.begin(), [](unsigned char c) { return std::toupper(c); });
-  for (const auto& entry : presets()) {
-    if (entry.name == upper) return entry.scheme;
-  }
-  return std::nullopt;
-}
-
-const std::vector<std::string_view>& preset_names() {
-  static const std::vector<std::string_view> names = [] {
-    std::vector<std::string_view> list;
-    for (const auto& entry : presets()) list.push_back(entry.name);
-    return list;
-  }();
-  return names;
 }
 
 std::vector<std::string> complete_and_check(QuantArgs& args, bool strategy_given) {
@@ -247,7 +190,14 @@ std::vector<std::string> complete_and_check(QuantArgs& args, bool strategy_given
   check_numbers(args, problems);
   check_strategy(args, problems);
   check_dynamics(args, problems);
-  check_own_kwargs(args, problems);
+  complete_scale_dtype(args);
+  check_tensor_group(args, problems);
+  check_scale_dtype(args, problems);
+  check_zp_dtype(args, problems);
+  check_kwargs(args, problems);
+  const auto of_observer = check_observer(args);
+  problems.insert(problems.end(), of_observer.begin(), of_observer.end());
+  if (of_observer.empty()) check_dynamic_observer(args, problems);
   return problems;
 }
 
@@ -274,9 +224,12 @@ DType element_dtype(const QuantArgs& args) {
 
 float float_max(const QuantArgs& args) {
   switch (element_dtype(args)) {
-    case DType::F4: return 6.0F;
-    case DType::F8_E5M2: return 57344.0F;
-    default: return 448.0F;
+    case DType::F4:
+      return 6.0F;
+    case DType::F8_E5M2:
+      return 57344.0F;
+    default:
+      return 448.0F;
   }
 }
 
@@ -294,7 +247,8 @@ ScaleGrid scale_grid(const QuantArgs& args, std::uint64_t rows, std::uint64_t co
   const std::uint64_t all_rows = std::max<std::uint64_t>(rows, 1);
   const std::uint64_t all_cols = std::max<std::uint64_t>(cols, 1);
   switch (args.strategy) {
-    case Strategy::tensor: return {1, 1, all_rows, all_cols};
+    case Strategy::tensor:
+      return {1, 1, all_rows, all_cols};
     case Strategy::group:
     case Strategy::tensor_group: {
       const auto size = static_cast<std::uint64_t>(args.group_size.value_or(static_cast<std::int64_t>(all_cols)));
@@ -306,7 +260,8 @@ ScaleGrid scale_grid(const QuantArgs& args, std::uint64_t rows, std::uint64_t co
     }
     case Strategy::channel:
     case Strategy::token:
-    case Strategy::attn_head: return {rows, 1, 1, all_cols};
+    case Strategy::attn_head:
+      return {rows, 1, 1, all_cols};
   }
   return {1, 1, all_rows, all_cols};
 }
@@ -320,7 +275,7 @@ std::string describe(const QuantArgs& args) {
     if (args.symmetric && symmetric_range(args) == SymmetricRange::restricted) text += " restricted";
     if (args.symmetric && symmetric_range(args) == SymmetricRange::full) text += " full-range";
   } else {
-    text = args.num_bits == 4 ? "fp4" : element_dtype(args) == DType::F8_E5M2 ? "fp8-e5m2" : "fp8";
+    text = args.num_bits == 4 ? "fp4" : element_dtype(args) == DType::F8_E5M2 ? "fp8-e5m2" : "fp8-e4m3";
   }
   text += " " + std::string(to_string(args.strategy));
   if (args.group_size) text += " " + std::to_string(*args.group_size);

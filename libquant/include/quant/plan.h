@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "quant/checkpoint.h"
@@ -36,21 +37,23 @@ struct PlannedLinear {
 
 /// A tensor that is copied unchanged.
 struct PlannedCopy {
-  const TensorInfo* tensor = nullptr;
+  const TensorInfo* tensor = nullptr;  ///< null for a tied lm_head, which has no tensor of its own
   std::string module;  ///< empty if the tensor is no module's weight
   std::string reason;  ///< "ignored by 'lm_head'", "no target matches", "a bias", ...
 };
 
-/// One output file. Items are in storage order; see PlannedItem.
+/// One linear or one copied tensor within an output file.
 struct PlannedItem {
   bool quantized = false;
-  std::size_t index = 0;         ///< into Plan::linears or Plan::copies
-  std::size_t first_tensor = 0;  ///< place of its first stored tensor in PlannedShard::tensors
+  std::size_t index = 0;            ///< into Plan::linears or Plan::copies
+  std::vector<std::size_t> places;  ///< where each of its stored tensors stands in PlannedShard::tensors
 };
+
+/// One output file.
 struct PlannedShard {
   std::string file;
-  std::vector<StoredTensor> tensors;
-  std::vector<PlannedItem> items;
+  std::vector<StoredTensor> tensors;  ///< in storage order: larger element types first, so that all are aligned
+  std::vector<PlannedItem> items;     ///< in model order
   std::uint64_t file_bytes = 0;
 };
 
@@ -66,18 +69,21 @@ struct Plan {
   std::vector<PlannedCopy> copies;
   std::vector<std::string> ignored_modules;  ///< modules of targeted classes left unquantized, for config.json
   std::vector<PlannedShard> shards;
-  std::string config_json;
+  std::vector<std::pair<std::string, std::string>> metadata;  ///< of every output file
+  std::string config_json;                                    ///< empty if the model has none
+  std::string index_json;                                     ///< empty for a single file
 
   std::vector<std::string> problems;  ///< why it cannot run; all of them
   std::vector<std::string> warnings;  ///< e.g. a target that matches nothing; errors with --strict
 
   std::uint64_t bytes_before = 0;      ///< tensor bytes of the checkpoint
   std::uint64_t bytes_after = 0;       ///< tensor bytes of the output
-  std::uint64_t output_bytes = 0;      ///< all files of the output, report not counted
+  std::uint64_t output_bytes = 0;      ///< all files that loading the output needs; report and recipe not counted
   double bits_per_weight = 0;          ///< of all quantized linears together
   double model_bits_per_parameter = 0; ///< of the whole model
   std::uint64_t peak_memory = 0;       ///< resident bytes, mapped file pages aside
-  double seconds_estimate = 0;
+  double seconds_estimate = 0;         ///< from a measurement of a few milliseconds on random weights
+  std::uint64_t slice_weights = 0;     ///< weights that one thread holds at a time
   std::string identity;                ///< hash of everything that decides the output's bytes
 };
 

@@ -1,0 +1,163 @@
+// quant run: compresses a checkpoint.
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstdio>
+
+#include "errors.h"
+#include "interrupt.h"
+#include "metrics_text.h"
+#include "plan_request.h"
+#include "plan_text.h"
+#include "progress.h"
+#include "quant/pipeline.h"
+#include "table.h"
+#include "units.h"
+
+namespace quant::cli {
+namespace {
+
+struct RunCommand {
+  PlanRequest request;
+  std::string output;
+  bool resume = false;
+  bool overwrite_partial = false;
+  bool quiet = false;
+};
+
+std::string shell_word(const std::string& word) {
+  const auto plain = [](char c) {
+    return std::isalnum(static_cast<unsigned char>(c)) != 0 ||
+           std::string_view("-_./=:,+@").find(c) != std::string_view::npos;
+  };
+  if (!word.empty() && std::all_of(word.begin(), word.end(), plain)) return word;
+  std::string quoted = "'";
+  for (const char c : word) quoted += c == '\'' ? std::string("'\\''") : std::string(1, c);
+  return quoted + "'";
+}
+
+std::string resume_command(const Session& session) {
+  std::string text = "quant";
+  for (const std::string& argument : session.arguments) {
+    if (argument != "--resume" && argument != "--overwrite-partial") text += " " + shell_word(argument);
+  }
+  return text + " --resume";
+}
+
+std::vector<const LayerReport*> worst_layers(const RunReport& report, std::size_t count) {
+  std::vector<const LayerReport*> layers;
+  for (const LayerReport& layer : report.layers) layers.push_back(&layer);
+  const auto nmse = [](const LayerReport* layer) { return summarize(layer->sums).nmse; };
+  std::stable_sort(layers.begin(), layers.end(),
+                   [&](const LayerReport* a, const LayerReport* b) { return nmse(a) > nmse(b); });
+  layers.resize(std::min(layers.size(), count));
+  return layers;
+}
+
+RunReport execute(const RunCommand& options, const Session& session, const Plan& plan) {
+  ProgressLine line("quantizing", options.quiet);
+  RunOptions run;
+  run.output = options.output;
+  run.resume = options.resume;
+  run.overwrite_partial = options.overwrite_partial;
+  run.stop = watch_interrupts();
+  if (line.enabled()) {
+    run.progress = [&](const RunProgress& progress) {
+      line.update({progress.bytes_done, progress.bytes_total, progress.bytes_resumed, progress.seconds,
+                   progress.current, true});
+    };
+  }
+  try {
+    return run_plan(plan, run);
+  } catch (const Error& error) {
+    if (error.code() != ErrorCode::interrupted) throw;
+    throw Error(ErrorCode::interrupted, error.what(), fmt::format("continue with: {}", resume_command(session)),
+                error.kind());
+  }
+}
+
+Json summary_json(const RunCommand& options, const RunReport& report) {
+  Json worst = Json::array();
+  for (const LayerReport* layer : worst_layers(report, 5)) {
+    worst.push_back({{"module", layer->module}, {"scheme", layer->scheme}, {"error", metrics_json(layer->sums)}});
+  }
+  const std::filesystem::path output = options.output;
+  return {{"output", options.output},
+          {"recipe", report.recipe_name},
+          {"layout", report.layout},
+          {"layers", report.layers.size()},
+          {"bytes_before", report.bytes_before},
+          {"bytes_after", report.bytes_after},
+          {"bits_per_weight", report.bits_per_weight},
+          {"model_bits_per_parameter", report.model_bits_per_parameter},
+          {"error", metrics_json(total_errors(report))},
+          {"worst", worst},
+          {"seconds", report.seconds},
+          {"peak_memory", report.peak_memory_measured},
+          {"warnings", report.warnings},
+          {"report", (output / "report.json").string()},
+          {"report_html", (output / "report.html").string()}};
+}
+
+std::string summary_text(const RunCommand& options, const RunReport& report) {
+  const WeightMetrics total = summarize(total_errors(report));
+  std::string text = field_list(
+      {{"output", options.output},
+       {"size", fmt::format("{} -> {} ({} of it)", human_bytes(report.bytes_before), human_bytes(report.bytes_after),
+                            percent(report.bytes_after, report.bytes_before))},
+       {"bits", fmt::format("{:.3f} per quantized weight, {:.3f} per parameter", report.bits_per_weight,
+                            report.model_bits_per_parameter)},
+       {"error", fmt::format("{} layers, SQNR {}, NMSE {}, cosine {:.6f}", report.layers.size(),
+                             sqnr_text(total.sqnr_db), nmse_text(total.nmse), total.cosine)},
+       {"time",
+        fmt::format("{}, peak memory {}", human_seconds(report.seconds), human_bytes(report.peak_memory_measured))},
+       {"report", (std::filesystem::path(options.output) / "report.html").string()}});
+  const auto worst = worst_layers(report, 5);
+  if (worst.empty()) return text;
+  Table table({{"worst layers"}, {"scheme"}, {"SQNR", Table::Align::right}, {"NMSE", Table::Align::right}});
+  for (const LayerReport* layer : worst) {
+    const WeightMetrics metrics = summarize(layer->sums);
+    table.add({layer->module, layer->scheme, sqnr_text(metrics.sqnr_db), nmse_text(metrics.nmse)});
+  }
+  return text + "\n" + table.text();
+}
+
+// Before the model is opened, which may take a while.
+void require_output(const RunCommand& options) {
+  if (!options.output.empty() || options.request.model.empty()) return;
+  throw Error(ErrorCode::usage, "quant run needs --output DIR: where to write the compressed checkpoint",
+              fmt::format("as in: quant run {} --model {} --output tiny-quantized", options.request.recipe,
+                          options.request.model),
+              "NoOutput");
+}
+
+int run_command(const RunCommand& options, Session& session) {
+  require_output(options);
+  const PreparedPlan prepared = prepare_plan(options.request, session.registry, "run");
+  if (!prepared.plan.problems.empty()) throw_problems(prepared.plan);
+  if (!options.quiet) std::fputs(plan_remarks(prepared.plan).c_str(), stderr);
+  const RunReport report = execute(options, session, prepared.plan);
+  if (session.json) {
+    write_stdout(json_text(summary_json(options, report)));
+  } else if (!options.quiet) {
+    write_stdout(summary_text(options, report));
+  }
+  return kExitOk;
+}
+
+}  // namespace
+
+void add_run(CLI::App& program, Session& session) {
+  const auto options = std::make_shared<RunCommand>();
+  CLI::App* command =
+      add_command(program, session, "run", "Compress a model with a recipe and report every layer's error",
+                  "quant run w4a16 --model examples/tiny-llama-novels --output tiny-w4a16", options, run_command);
+  add_plan_options(*command, options->request);
+  command->add_option("--output", options->output, "Directory to make; it must not exist")->type_name("DIR");
+  CLI::Option* resume = command->add_flag("--resume", options->resume, "Continue an interrupted run from DIR.partial");
+  command->add_flag("--overwrite-partial", options->overwrite_partial, "Discard DIR.partial and start again")
+      ->excludes(resume);
+  command->add_flag("--quiet", options->quiet, "No progress, no warnings and no summary");
+}
+
+}  // namespace quant::cli

@@ -1,0 +1,41 @@
+// The options that `plan` and `run` share, and the plan that they ask for.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "quant/plan.h"
+#include "quant/recipe_yaml.h"
+#include "session.h"
+
+namespace quant::cli {
+
+struct PlanRequest {
+  std::string recipe;
+  std::string model;
+  std::vector<std::string> set;
+  std::string layout = "compressed-tensors";
+  std::string shard_size = "5G";
+  std::string memory;
+  int threads = 0;
+  bool strict = false;
+};
+
+void add_plan_options(CLI::App& command, PlanRequest& request);
+
+/// A plan and the checkpoint that it points into.
+struct PreparedPlan {
+  std::filesystem::path recipe_file;
+  std::unique_ptr<Checkpoint> checkpoint;
+  Plan plan;
+};
+/// Problems of the plan are left in it; with `strict` its warnings are problems too. Throws for a recipe that cannot be
+/// read and a model that cannot be opened.
+PreparedPlan prepare_plan(const PlanRequest& request, const Registry& registry, const std::string& command);
+
+/// "name=value" pairs. Throws Error{usage}.
+RecipeVariables parse_variables(const std::vector<std::string>& assignments);
+
+}  // namespace quant::cli

@@ -1,0 +1,52 @@
+// The observers a recipe may name, with their keyword arguments: one table for the reader, the algorithms and the
+// manual.
+#pragma once
+
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quant/scheme.h"
+
+namespace quant {
+
+enum class KwType { boolean, integer, number, text };
+
+/// A keyword argument of an observer (a key of `observer_kwargs`).
+struct ObserverKwarg {
+  std::string_view name;
+  KwType type = KwType::number;
+  KwValue default_value;  ///< of the alternative that `type` names
+  double lowest = 0;      ///< integers and numbers: the allowed range, both ends included
+  double highest = 0;
+  std::vector<std::string_view> choices;  ///< texts: the allowed values
+  std::string_view help;
+};
+
+/// How the range that a scale must cover is chosen from the values. Names and defaults are those of llm-compressor
+/// where it has the observer. All work on a weight seen once, so "minmax" and "static_minmax" equal "memoryless_minmax"
+/// there.
+struct ObserverInfo {
+  std::string_view name;
+  std::string_view summary;
+  std::vector<ObserverKwarg> kwargs;  ///< its own; common_observer_kwargs() come on top
+};
+
+/// All observers, in the order in which they are listed to users. The first is the default.
+const std::vector<ObserverInfo>& observers();
+/// Null if there is no observer of that name. Names are case-sensitive.
+const ObserverInfo* find_observer(std::string_view name);
+/// Keyword arguments that go with every observer: symmetric_range, float8_format and absmax.
+const std::vector<ObserverKwarg>& common_observer_kwargs();
+
+/// The observer that `args` name, the default one if they name none. Throws Error{recipe} for an unknown name.
+const ObserverInfo& observer_of(const QuantArgs& args);
+/// The value of keyword argument `name`: what `args` say, else the default of observer_of(args).
+/// Throws Error{internal} if neither the observer nor the common list has it.
+KwValue observer_kwarg(const QuantArgs& args, std::string_view name);
+
+/// Turns integers given for numbers into numbers, and returns what is wrong with the observer and its keyword
+/// arguments, as sentences that begin with the field ("observer_kwargs.grid: ..."). Part of complete_and_check.
+std::vector<std::string> check_observer(QuantArgs& args);
+
+}  // namespace quant

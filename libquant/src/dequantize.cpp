@@ -1,0 +1,308 @@
+#include "quant/dequantize.h"
+
+#include <fcntl.h>
+#include <fmt/format.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <cerrno>
+#include <cmath>
+#include <cstring>
+#include <nlohmann/json.hpp>
+#include <system_error>
+
+#include "parallel_tasks.h"
+#include "quant/error.h"
+
+namespace quant {
+namespace {
+
+namespace fs = std::filesystem;
+using Json = nlohmann::ordered_json;
+
+// Describes a quantized checkpoint and would be wrong beside a plain one.
+bool belongs_to_quantization(const fs::path& file) {
+  const std::string name = file.filename().string();
+  return name == "report.json" || name == "report.h5" || name == "report.html" || name == "recipe.yaml";
+}
+
+[[noreturn]] void throw_io(const fs::path& path, std::string_view what, int error) {
+  throw Error(ErrorCode::io, fmt::format("cannot {} {}: {}", what, path.string(), std::strerror(error)));
+}
+
+void sync_path(const fs::path& path, int flags) {
+  const int file = ::open(path.c_str(), flags | O_CLOEXEC);
+  if (file < 0) throw_io(path, "open", errno);
+  const int error = ::fsync(file) == 0 ? 0 : errno;
+  ::close(file);
+  // Some file systems cannot sync a directory and say so; there is nothing more to be done then.
+  if (error != 0 && error != EINVAL) throw_io(path, "write", error);
+}
+
+void write_text(const fs::path& path, const std::string& text) {
+  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+  if (file < 0) throw_io(path, "create", errno);
+  std::size_t done = 0;
+  int error = 0;
+  while (done < text.size() && error == 0) {
+    const ssize_t written = ::write(file, text.data() + done, text.size() - done);
+    if (written >= 0) done += static_cast<std::size_t>(written);
+    if (written < 0 && errno != EINTR) error = errno;
+  }
+  if (error == 0 && ::fsync(file) != 0) error = errno;
+  ::close(file);
+  if (error != 0) throw_io(path, "write", error);
+}
+
+// "<output>.partial", which disappears unless the run ends well.
+class PartialDirectory {
+ public:
+  PartialDirectory(fs::path output, bool overwrite) : output_(std::move(output)), path_(output_) {
+    if (!output_.has_filename()) output_ = output_.parent_path();
+    path_ = output_;
+    path_ += ".partial";
+    if (fs::exists(fs::symlink_status(output_))) {
+      throw Error(ErrorCode::io, fmt::format("the output {} exists already", output_.string()),
+                  "choose another name or remove it");
+    }
+    if (fs::exists(fs::symlink_status(path_))) {
+      if (!overwrite) {
+        throw Error(ErrorCode::io, fmt::format("{} was left by an earlier run that was killed", path_.string()),
+                    "remove it, or give --overwrite-partial");
+      }
+      fs::remove_all(path_);
+    }
+    fs::create_directories(path_);
+    owned_ = true;
+  }
+  ~PartialDirectory() {
+    std::error_code ignored;
+    if (owned_) fs::remove_all(path_, ignored);
+  }
+  PartialDirectory(const PartialDirectory&) = delete;
+  PartialDirectory& operator=(const PartialDirectory&) = delete;
+
+  const fs::path& path() const { return path_; }
+
+  void commit() {
+    sync_path(path_, O_RDONLY | O_DIRECTORY);
+    // rename() would replace an empty directory that appeared meanwhile.
+    if (fs::exists(fs::symlink_status(output_))) {
+      throw Error(ErrorCode::io, fmt::format("the output {} appeared while it was being made", output_.string()));
+    }
+    fs::rename(path_, output_);
+    owned_ = false;
+    const fs::path parent = output_.has_parent_path() ? output_.parent_path() : fs::path(".");
+    sync_path(parent, O_RDONLY | O_DIRECTORY);
+  }
+
+ private:
+  fs::path output_;
+  fs::path path_;
+  bool owned_ = false;
+};
+
+struct Shard {
+  std::string file;
+  std::vector<StoredTensor> stored;
+  std::vector<const LogicalTensor*> sources;
+  std::uint64_t bytes = 0;
+};
+
+bool is_plain_float(DType type) { return type == DType::F32 || type == DType::F16 || type == DType::BF16; }
+
+// The type a tensor is written in: 8- and 4-bit floats of a checkpoint that is not quantized stay what they are.
+DType target_dtype(const LogicalTensor& tensor, const std::optional<DType>& wanted) {
+  if (tensor.linear != nullptr) return wanted.value_or(is_plain_float(tensor.dtype) ? tensor.dtype : DType::F32);
+  const bool converted = wanted && (is_plain_float(tensor.dtype) || tensor.dtype == DType::F64);
+  return converted ? *wanted : tensor.dtype;
+}
+
+// Values as bytes of `type`; false if a finite value became infinite.
+template <class Convert>
+bool convert_to_16(std::span<const float> values, std::uint16_t infinity, Convert convert, std::span<std::byte> out) {
+  bool fits = true;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    const std::uint16_t bits = convert(values[i]);
+    if ((bits & 0x7FFFU) == infinity && std::isfinite(values[i])) fits = false;
+    std::memcpy(out.data() + 2 * i, &bits, sizeof bits);
+  }
+  return fits;
+}
+
+bool to_bytes(std::span<const float> values, DType type, std::vector<std::byte>& out) {
+  if (type == DType::F32) {
+    const auto bytes = std::as_bytes(values);
+    out.assign(bytes.begin(), bytes.end());
+    return true;
+  }
+  out.resize(values.size() * 2);
+  return type == DType::F16 ? convert_to_16(values, 0x7C00, f32_to_f16, out)
+                            : convert_to_16(values, 0x7F80, f32_to_bf16, out);
+}
+
+std::string plain_config(const ModelConfig& config, const std::optional<DType>& dtype) {
+  Json json = Json::parse(config.text, nullptr, false);
+  if (!json.is_object()) throw Error(ErrorCode::corrupt_file, "config.json is no JSON object");
+  json.erase("quantization_config");
+  if (dtype) {
+    const bool new_spelling = json.contains("dtype") && !json.contains("torch_dtype");
+    json[new_spelling ? "dtype" : "torch_dtype"] = std::string(torch_dtype_name(*dtype));
+    if (!new_spelling && json.contains("dtype")) json["dtype"] = std::string(torch_dtype_name(*dtype));
+  }
+  return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
+}
+
+class Dequantizer {
+ public:
+  Dequantizer(const Checkpoint& checkpoint, const Registry& registry, const Container& container,
+              const DequantizeOptions& options)
+      : tensors_(checkpoint, registry), container_(container), options_(options) {
+    if (options.dtype && !is_plain_float(*options.dtype)) {
+      throw Error(ErrorCode::usage, fmt::format("weights cannot be written as {}", dtype_name(*options.dtype)),
+                  "choose F32, F16 or BF16");
+    }
+  }
+
+  DequantizeResult run() {
+    assign_shards();
+    PartialDirectory directory(options_.output, options_.overwrite_partial);
+    write_shards(directory.path());
+    if (shards_.size() > 1) write_text(directory.path() / index_name(), index_text());
+    write_small_files(directory.path());
+    directory.commit();
+    result_.files = shards_.size();
+    result_.linears = tensors_.linears().size();
+    result_.tensors = tensors_.tensors().size();
+    return result_;
+  }
+
+ private:
+  const std::vector<std::pair<std::string, std::string>> metadata_{{"format", "pt"}};
+
+  std::string index_name() const { return fmt::format("model{}.index.json", container_.extension()); }
+
+  void assign_shards() {
+    for (const LogicalTensor& tensor : tensors_.tensors()) {
+      const StoredTensor stored{tensor.name, target_dtype(tensor, options_.dtype), tensor.shape};
+      const std::uint64_t bytes = stored.bytes();
+      if (shards_.empty() || (!shards_.back().stored.empty() && shards_.back().bytes + bytes > options_.shard_bytes)) {
+        shards_.emplace_back();
+      }
+      Shard& shard = shards_.back();
+      shard.stored.push_back(stored);
+      shard.sources.push_back(&tensor);
+      shard.bytes += bytes;
+      result_.bytes_before += tensor.stored_bytes;
+      result_.bytes_after += bytes;
+    }
+    for (std::size_t i = 0; i < shards_.size(); ++i) {
+      shards_[i].file = shards_.size() == 1
+                            ? fmt::format("model{}", container_.extension())
+                            : fmt::format("model-{:05}-of-{:05}{}", i + 1, shards_.size(), container_.extension());
+    }
+  }
+
+  void write_shards(const fs::path& directory) {
+    std::uint64_t total = 0;
+    for (const LogicalTensor& tensor : tensors_.tensors()) total += tensor.count();
+    std::uint64_t before = 0;
+    for (const Shard& shard : shards_) {
+      const auto writer = container_.create(directory / shard.file, shard.stored, metadata_, false);
+      ScanOptions scan = options_.scan;
+      if (scan.progress) {
+        scan.progress = [&, before](std::uint64_t done, std::uint64_t) {
+          options_.scan.progress(before + done, total);
+        };
+      }
+      write_shard(shard, *writer, scan);
+      writer->sync();
+      for (const LogicalTensor* tensor : shard.sources) before += tensor->count();
+    }
+  }
+
+  void write_shard(const Shard& shard, ContainerWriter& writer, const ScanOptions& scan) const {
+    std::vector<RowBlock> blocks;
+    std::vector<std::uint64_t> costs;
+    for (std::size_t i = 0; i < shard.sources.size(); ++i) {
+      const LogicalTensor& tensor = *shard.sources[i];
+      const bool copied = copies(tensor, shard.stored[i]);
+      // A copy is one block: its bytes go from the mapping to the file without a buffer of ours.
+      if (copied || tensor.rows == 0) {
+        blocks.push_back({i, 0, tensor.rows});
+      } else {
+        append_blocks(i, tensor.rows, tensors_.block_rows(tensor), blocks);
+      }
+    }
+    for (const RowBlock& block : blocks) costs.push_back(block.count * shard.sources[block.tensor]->cols);
+    run_tasks(costs, scan, [&](std::size_t i) { write_block(shard, blocks[i], writer); });
+  }
+
+  static bool copies(const LogicalTensor& tensor, const StoredTensor& stored) {
+    return tensor.plain != nullptr && stored.dtype == tensor.dtype;
+  }
+
+  void write_block(const Shard& shard, const RowBlock& block, ContainerWriter& writer) const {
+    const LogicalTensor& tensor = *shard.sources[block.tensor];
+    const StoredTensor& stored = shard.stored[block.tensor];
+    if (copies(tensor, stored)) {
+      writer.write(block.tensor, 0, tensors_.checkpoint().view(*tensor.plain).bytes);
+      return;
+    }
+    if (block.count == 0) return;
+    std::vector<float> values(block.count * tensor.cols);
+    tensors_.read_rows(tensor, block.first, block.count, values);
+    std::vector<std::byte> bytes;
+    if (!to_bytes(values, stored.dtype, bytes)) {
+      throw Error(ErrorCode::numerical,
+                  fmt::format("'{}' holds values too large for {}", tensor.name, dtype_name(stored.dtype)),
+                  "write BF16 or F32 instead", "Overflow");
+    }
+    writer.write(block.tensor, block.first * tensor.cols * (dtype_bits(stored.dtype) / 8), bytes);
+  }
+
+  std::string index_text() const {
+    nlohmann::json map = nlohmann::json::object();
+    for (const Shard& shard : shards_) {
+      for (const StoredTensor& stored : shard.stored) map[stored.name] = shard.file;
+    }
+    const nlohmann::json index = {{"metadata", {{"total_size", result_.bytes_after}}}, {"weight_map", map}};
+    return index.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+  }
+
+  void write_small_files(const fs::path& directory) const {
+    const Checkpoint& checkpoint = tensors_.checkpoint();
+    if (!checkpoint.config().text.empty()) {
+      write_text(directory / "config.json", plain_config(checkpoint.config(), options_.dtype));
+    }
+    for (const fs::path& companion : checkpoint.companions()) {
+      const bool below = companion.is_absolute() == checkpoint.location().is_absolute();
+      const fs::path relative = below ? companion.lexically_relative(checkpoint.location()) : companion.filename();
+      const bool inside = !relative.empty() && *relative.begin() != "..";
+      const fs::path name = inside ? relative : companion.filename();
+      if (belongs_to_quantization(name)) continue;
+      fs::create_directories((directory / name).parent_path());
+      fs::copy_file(companion, directory / name);
+      sync_path(directory / name, O_RDONLY);
+    }
+  }
+
+  LogicalTensors tensors_;
+  const Container& container_;
+  const DequantizeOptions& options_;
+  std::vector<Shard> shards_;
+  DequantizeResult result_;
+};
+
+}  // namespace
+
+DequantizeResult dequantize_checkpoint(const Checkpoint& checkpoint, const Registry& registry,
+                                       const Container& container, const DequantizeOptions& options) {
+  try {
+    return Dequantizer(checkpoint, registry, container, options).run();
+  } catch (const fs::filesystem_error& error) {
+    throw Error(ErrorCode::io, fmt::format("cannot write {}: {}", options.output.string(), error.code().message()));
+  }
+}
+
+}  // namespace quant

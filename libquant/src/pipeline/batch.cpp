@@ -1,0 +1,269 @@
+#include "pipeline/batch.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <limits>
+
+#include "plan/resources.h"
+#include "quant/error.h"
+
+namespace quant {
+
+std::vector<std::unique_ptr<Algorithm>> create_quantizers(const Plan& plan) {
+  std::vector<std::unique_ptr<Algorithm>> algorithms;
+  for (const RecipeModifier& modifier : plan.recipe.modifiers) {
+    algorithms.push_back(plan.registry->modifier(modifier.type)->create(modifier.parameters));
+  }
+  return algorithms;
+}
+
+struct BatchRunner::Job {
+  ItemKey key;
+  const PlannedItem* item = nullptr;
+  TensorParams params;
+  ItemResult result;
+  std::atomic<bool> bad{false};
+};
+
+struct BatchRunner::Slice {
+  std::size_t job = 0;
+  std::uint64_t first = 0;  // row, or byte of a copied tensor
+  std::uint64_t count = 0;
+  bool finished = false;
+  ErrorSums sums;
+  double scale_min = std::numeric_limits<double>::infinity();
+  double scale_max = 0;
+  double seconds = 0;
+  std::vector<double> group_signal;
+  std::vector<double> group_noise;
+};
+
+namespace {
+
+// Passes a layout's writes for one linear on to its places in the shard.
+class ShardSink final : public StoredBytesSink {
+ public:
+  ShardSink(ContainerWriter& writer, const PlannedItem& item) : writer_(writer), item_(item) {}
+  void write(std::size_t tensor, std::uint64_t offset, std::span<const std::byte> data) override {
+    writer_.write(item_.places.at(tensor), offset, data);
+  }
+
+ private:
+  ContainerWriter& writer_;
+  const PlannedItem& item_;
+};
+
+struct Scratch {
+  QuantizedTensor quantized;
+  std::vector<ErrorSums> rows;
+};
+
+Scratch& thread_scratch() {
+  thread_local Scratch scratch;
+  return scratch;
+}
+
+float nmse_of(double signal, double noise) {
+  if (signal > 0) return static_cast<float>(noise / signal);
+  return noise > 0 ? std::numeric_limits<float>::infinity() : 0.0F;
+}
+
+// Sums in slice order, so that the result does not depend on which thread did what.
+void merge_slice(const std::vector<double>& from, std::vector<double>& into) {
+  into.resize(from.size(), 0.0);
+  for (std::size_t g = 0; g < from.size(); ++g) into[g] += from[g];
+}
+
+}  // namespace
+
+BatchRunner::BatchRunner(const Plan& plan, const std::vector<std::unique_ptr<ContainerWriter>>& writers, ThreadPool& pool,
+                         const std::atomic<bool>* stop)
+    : plan_(plan), writers_(writers), pool_(pool), stop_(stop), algorithms_(create_quantizers(plan)) {}
+
+const Quantizer& BatchRunner::quantizer_of(const PlannedLinear& linear) const {
+  const auto* quantizer = dynamic_cast<const Quantizer*>(algorithms_[linear.modifier].get());
+  if (quantizer == nullptr) {
+    throw Error(ErrorCode::internal, plan_.recipe.modifiers[linear.modifier].type + " does not choose codes");
+  }
+  return *quantizer;
+}
+
+TensorParams BatchRunner::params_of(const PlannedLinear& linear) {
+  const Quantizer& quantizer = quantizer_of(linear);
+  const auto prepare = [&](const PlannedLinear& member) {
+    const QuantArgs& args = *plan_.groups[member.scheme].scheme.weights;
+    return quantizer.prepare(plan_.checkpoint->view(*member.weight), args, {}, plan_.options.threads);
+  };
+  if (linear.fused_set < 0) return prepare(linear);
+  auto known = fused_scales_.find(linear.fused_set);
+  if (known == fused_scales_.end()) {
+    // The largest weight of the set decides, that is, the smallest global scale.
+    float scale = std::numeric_limits<float>::infinity();
+    for (const PlannedLinear& member : plan_.linears) {
+      if (member.fused_set == linear.fused_set) scale = std::min(scale, prepare(member).global_scale.value_or(scale));
+    }
+    known = fused_scales_.emplace(linear.fused_set, std::isfinite(scale) ? scale : 1.0F).first;
+  }
+  TensorParams params;
+  params.global_scale = known->second;
+  return params;
+}
+
+void BatchRunner::add_slices(std::size_t job, const PlannedItem& item, std::vector<Slice>& slices) const {
+  std::uint64_t total = 0;
+  std::uint64_t step = kCopyChunk;
+  if (item.quantized) {
+    const PlannedLinear& linear = plan_.linears[item.index];
+    total = linear.shape.rows;
+    step = slice_rows(plan_, linear);
+  } else {
+    total = plan_.copies[item.index].tensor->bytes;
+  }
+  for (std::uint64_t first = 0; first < total; first += step) {
+    Slice slice;
+    slice.job = job;
+    slice.first = first;
+    slice.count = std::min(step, total - first);
+    slices.push_back(std::move(slice));
+  }
+}
+
+void BatchRunner::note_bad_weights(const PlannedLinear& linear) {
+  const TensorView view = plan_.checkpoint->view(*linear.weight);
+  std::vector<float> row(linear.shape.cols);
+  std::uint64_t count = 0;
+  std::string where;
+  for (std::uint64_t r = 0; r < linear.shape.rows; ++r) {
+    read_f32(view, r * linear.shape.cols, row);
+    for (std::uint64_t c = 0; c < row.size(); ++c) {
+      if (std::isfinite(row[c])) continue;
+      if (++count == 1) where = fmt::format("row {}, column {}: {}", r, c, row[c]);
+    }
+  }
+  const auto& file = plan_.checkpoint->files()[linear.weight->file].path;
+  const std::lock_guard lock(bad_mutex_);
+  bad_weights_.push_back(fmt::format("{} in {} has {} weights that are NaN or infinite (first at {})", linear.weight->name,
+                                     file.string(), count, where));
+}
+
+void BatchRunner::quantize_slice(Job& job, const PlannedLinear& linear, Slice& slice) {
+  const Scheme& scheme = plan_.groups[linear.scheme].scheme;
+  Scratch& scratch = thread_scratch();
+  scratch.rows.assign(slice.count, ErrorSums{});
+  const ScaleGrid grid = scale_grid(*scheme.weights, slice.count, linear.shape.cols);
+  slice.group_signal.assign(grid.cols, 0.0);
+  slice.group_noise.assign(grid.cols, 0.0);
+  const TensorView rows = plan_.checkpoint->view(*linear.weight).slice_rows(slice.first, slice.count);
+  const DType scale_type = plan_.layout->scale_dtype(*scheme.weights, linear.shape.dtype);
+  quantizer_of(linear).quantize_rows(rows, *scheme.weights, scale_type, job.params, {}, scratch.quantized,
+                                     {scratch.rows, slice.group_signal, slice.group_noise});
+  ShardSink sink(*writers_[job.key.first], *job.item);
+  plan_.layout->write_rows(scheme, linear.shape, slice.first, scratch.quantized, sink);
+  for (std::size_t r = 0; r < scratch.rows.size(); ++r) {
+    const ErrorSums& sums = scratch.rows[r];
+    // Rows of different slices are different elements: no two threads write the same one.
+    job.result.row_nmse[slice.first + r] = nmse_of(sums.signal, sums.noise);
+    slice.sums += sums;
+  }
+  for (const float scale : scratch.quantized.scales) {
+    slice.scale_min = std::min(slice.scale_min, std::fabs(static_cast<double>(scale)));
+    slice.scale_max = std::max(slice.scale_max, std::fabs(static_cast<double>(scale)));
+  }
+}
+
+void BatchRunner::copy_slice(const Job& job, const PlannedCopy& copy, Slice& slice) {
+  const TensorView view = plan_.checkpoint->view(*copy.tensor);
+  writers_[job.key.first]->write(job.item->places.front(), slice.first, view.bytes.subspan(slice.first, slice.count));
+}
+
+void BatchRunner::run_slice(Job& job, Slice& slice) {
+  const auto start = std::chrono::steady_clock::now();
+  if (!job.item->quantized) {
+    copy_slice(job, plan_.copies[job.item->index], slice);
+  } else {
+    const PlannedLinear& linear = plan_.linears[job.item->index];
+    try {
+      quantize_slice(job, linear, slice);
+    } catch (const Error& error) {
+      if (error.code() != ErrorCode::numerical) throw;
+      // The other tensors are still looked at, so that all bad ones are named at once.
+      if (!job.bad.exchange(true)) note_bad_weights(linear);
+      return;
+    }
+  }
+  slice.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  slice.finished = true;
+}
+
+std::uint64_t BatchRunner::source_bytes(const Job& job, const Slice& slice) const {
+  if (!job.item->quantized) return slice.count;
+  const PlannedLinear& linear = plan_.linears[job.item->index];
+  return linear.weight->bytes / linear.shape.rows * slice.count;
+}
+
+void BatchRunner::start_jobs(const std::vector<ItemKey>& keys, std::vector<Job>& jobs, std::vector<Slice>& slices) {
+  for (std::size_t i = 0; i < keys.size() && !stopped(); ++i) {
+    Job& job = jobs[i];
+    job.key = keys[i];
+    job.item = &plan_.shards[keys[i].first].items[keys[i].second];
+    if (job.item->quantized) {
+      const PlannedLinear& linear = plan_.linears[job.item->index];
+      job.result.row_nmse.resize(linear.shape.rows);
+      try {
+        job.params = params_of(linear);
+      } catch (const Error& error) {
+        if (error.code() != ErrorCode::numerical) throw;
+        note_bad_weights(linear);
+        job.bad = true;
+        continue;
+      }
+    }
+    add_slices(i, *job.item, slices);
+  }
+}
+
+std::map<ItemKey, ItemResult> BatchRunner::collect(std::vector<Job>& jobs, const std::vector<Slice>& slices) {
+  std::vector<bool> complete(jobs.size(), true);
+  std::vector<std::vector<double>> signal(jobs.size());
+  std::vector<std::vector<double>> noise(jobs.size());
+  for (Job& job : jobs) job.result.scale_min = std::numeric_limits<double>::infinity();
+  for (const Slice& slice : slices) {
+    ItemResult& result = jobs[slice.job].result;
+    complete[slice.job] = complete[slice.job] && slice.finished;
+    result.sums += slice.sums;
+    result.scale_min = std::min(result.scale_min, slice.scale_min);
+    result.scale_max = std::max(result.scale_max, slice.scale_max);
+    result.seconds += slice.seconds;
+    merge_slice(slice.group_signal, signal[slice.job]);
+    merge_slice(slice.group_noise, noise[slice.job]);
+  }
+  std::map<ItemKey, ItemResult> finished;
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    Job& job = jobs[i];
+    if (job.item == nullptr || !complete[i] || job.bad) continue;
+    if (!std::isfinite(job.result.scale_min)) job.result.scale_min = 0;
+    for (std::size_t g = 0; g < signal[i].size(); ++g) job.result.group_nmse.push_back(nmse_of(signal[i][g], noise[i][g]));
+    finished.emplace(job.key, std::move(job.result));
+  }
+  return finished;
+}
+
+std::map<ItemKey, ItemResult> BatchRunner::run(const std::vector<ItemKey>& keys, std::atomic<std::uint64_t>& done,
+                                               const std::function<void()>& tick) {
+  std::vector<Job> jobs(keys.size());
+  std::vector<Slice> slices;
+  start_jobs(keys, jobs, slices);
+  const auto task = [&](std::size_t s) {
+    Job& job = jobs[slices[s].job];
+    if (stopped() || job.bad) return;
+    run_slice(job, slices[s]);
+    done += source_bytes(job, slices[s]);
+  };
+  pool_.run(slices.size(), task, tick);
+  return collect(jobs, slices);
+}
+
+}  // namespace quant

@@ -1,0 +1,139 @@
+#include "pipeline/finish.h"
+
+#include <fmt/chrono.h>
+#include <fmt/format.h>
+
+#include <cstdlib>
+#include <fstream>
+#include <string>
+
+#include "pipeline/files.h"
+#include "quant/error.h"
+#include "quant/kernels.h"
+#include "quant/version.h"
+
+namespace quant {
+namespace {
+
+LayerReport layer_report(const Plan& plan, const PlannedLinear& linear, const ItemResult& result) {
+  const RecipeModifier& modifier = plan.recipe.modifiers[linear.modifier];
+  const Scheme& scheme = plan.groups[linear.scheme].scheme;
+  LayerReport layer;
+  layer.module = linear.shape.module;
+  layer.shape = linear.weight->shape;
+  layer.dtype = dtype_name(linear.shape.dtype);
+  layer.rule = linear.rule;
+  layer.modifier = modifier.type;
+  layer.algorithm = plan.registry->modifier(modifier.type)->name;
+  layer.scheme = describe(*scheme.weights);
+  layer.format = plan.layout->format_of(scheme);
+  layer.bits_per_weight = linear.bits_per_weight;
+  layer.bytes_before = linear.weight->bytes;
+  layer.bytes_after = linear.stored_bytes;
+  layer.sums = result.sums;
+  layer.scale_min = result.scale_min;
+  layer.scale_max = result.scale_max;
+  layer.seconds = result.seconds;
+  layer.row_nmse = result.row_nmse;
+  layer.group_nmse = result.group_nmse;
+  return layer;
+}
+
+// Files that the output has of its own; one of the same name beside the model is not carried along.
+bool is_own_file(const Plan& plan, const std::filesystem::path& relative) {
+  const std::string name = relative.string();
+  return name == "config.json" || name == "recipe.yaml" || name == "report.json" || name == "report.html" ||
+         name == "report.h5" || name == plan.shards.front().file || name.ends_with(".index.json");
+}
+
+void copy_companions(const Plan& plan, const std::filesystem::path& directory) {
+  for (const std::filesystem::path& source : plan.checkpoint->companions()) {
+    const auto relative = source.lexically_relative(plan.checkpoint->location());
+    if (is_own_file(plan, relative)) continue;
+    std::error_code failed;
+    std::filesystem::create_directories((directory / relative).parent_path(), failed);
+    std::filesystem::copy_file(source, directory / relative, std::filesystem::copy_options::overwrite_existing, failed);
+    if (failed) throw_io_error("cannot copy " + source.string() + " to", directory / relative, failed.value());
+    // A read-only original must not make an output that cannot be moved or removed.
+    std::filesystem::permissions(directory / relative, std::filesystem::perms::owner_write,
+                                 std::filesystem::perm_options::add, failed);
+  }
+}
+
+}  // namespace
+
+RunReport assemble_report(const Plan& plan, const std::map<ItemKey, ItemResult>& results) {
+  RunReport report;
+  report.tool_version = version();
+  report.model = plan.checkpoint->location().string();
+  if (!plan.checkpoint->config().architectures.empty()) report.architecture = plan.checkpoint->config().architectures.front();
+  report.recipe_name = plan.recipe.name;
+  report.recipe_text = plan.recipe.text;
+  report.plan_identity = plan.identity;
+  report.layout = plan.options.layout;
+  report.peak_memory_planned = plan.peak_memory;
+  report.bytes_before = plan.bytes_before;
+  report.bytes_after = plan.bytes_after;
+  report.bits_per_weight = plan.bits_per_weight;
+  report.model_bits_per_parameter = plan.model_bits_per_parameter;
+  report.warnings = plan.warnings;
+  for (const TensorInfo& tensor : plan.checkpoint->tensors()) report.parameters += element_count(tensor.shape);
+
+  std::map<std::size_t, const ItemResult*> of_linear;
+  for (const auto& [key, result] : results) {
+    const PlannedItem& item = plan.shards[key.first].items[key.second];
+    if (item.quantized) of_linear[item.index] = &result;
+  }
+  for (const auto& [index, result] : of_linear) {
+    report.layers.push_back(layer_report(plan, plan.linears[index], *result));
+  }
+  for (const PlannedCopy& copy : plan.copies) {
+    if (copy.tensor == nullptr) {
+      report.skipped.push_back({copy.module, {}, "", 0, copy.reason});
+    } else {
+      report.skipped.push_back({copy.tensor->name, copy.tensor->shape, std::string(dtype_name(copy.tensor->dtype)),
+                                copy.tensor->bytes, copy.reason});
+    }
+  }
+  return report;
+}
+
+void write_small_files(const Plan& plan, const RunReport& report, const std::filesystem::path& directory) {
+  copy_companions(plan, directory);
+  if (!plan.config_json.empty()) write_file_atomically(directory / "config.json", plan.config_json);
+  if (!plan.index_json.empty()) {
+    const std::string extension(plan.registry->container(plan.options.container)->extension());
+    write_file_atomically(directory / ("model" + extension + ".index.json"), plan.index_json);
+  }
+  write_file_atomically(directory / "recipe.yaml", plan.recipe.text);
+  write_report_hdf5(report, directory / "report.h5");
+  write_file_atomically(directory / "report.html", report_to_html(report));
+  write_file_atomically(directory / "report.json", report_to_json(report));
+}
+
+std::uint64_t anonymous_memory() {
+  std::ifstream status("/proc/self/status");
+  std::string line;
+  while (std::getline(status, line)) {
+    if (line.starts_with("RssAnon:")) return std::strtoull(line.c_str() + 8, nullptr, 10) * 1024;
+  }
+  return 0;
+}
+
+std::string describe_machine(int threads) {
+  std::ifstream cpuinfo("/proc/cpuinfo");
+  std::string line;
+  std::string model = "unknown processor";
+  while (std::getline(cpuinfo, line)) {
+    const auto colon = line.find(": ");
+    if (line.starts_with("model name") && colon != std::string::npos) {
+      model = line.substr(colon + 2);
+      break;
+    }
+  }
+  return fmt::format("{}, {}, {} {}", model, kernels().isa, threads, threads == 1 ? "thread" : "threads");
+}
+
+std::string utc_now() { return fmt::format("{:%Y-%m-%dT%H:%M:%SZ}", fmt::gmtime(std::time(nullptr))); }
+
+}  // namespace quant

@@ -1,0 +1,24 @@
+// The last steps of a run: the report and the small files of the output.
+#pragma once
+
+#include <filesystem>
+#include <map>
+
+#include "pipeline/journal.h"
+#include "quant/plan.h"
+#include "quant/report.h"
+
+namespace quant {
+
+/// The report of finished items; clock and machine entries are the caller's.
+RunReport assemble_report(const Plan& plan, const std::map<ItemKey, ItemResult>& results);
+/// Writes config.json, the index, the recipe, the model's companion files and the reports; report.json comes last.
+void write_small_files(const Plan& plan, const RunReport& report, const std::filesystem::path& directory);
+/// Resident memory of this process without mapped file pages, in bytes; 0 where the system does not tell.
+std::uint64_t anonymous_memory();
+/// "AMD EPYC 9B14, avx512, 2 threads".
+std::string describe_machine(int threads);
+/// Now, as "2026-01-31T12:00:00Z".
+std::string utc_now();
+
+}  // namespace quant

@@ -1,0 +1,263 @@
+#include "quant/plan.h"
+
+#include <fmt/format.h>
+#define XXH_INLINE_ALL
+#include <xxhash.h>
+
+#include <algorithm>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "plan/resources.h"
+#include "plan/shards.h"
+#include "plan/targets.h"
+#include "quant/error.h"
+#include "quant/version.h"
+
+namespace quant {
+namespace {
+
+using plan_detail::Assignment;
+
+// One line for each distinct reason, naming the first linears that it holds for.
+class ProblemCollector {
+ public:
+  void add(const std::string& reason, const std::string& module) {
+    auto [at, is_new] = modules_.try_emplace(reason);
+    if (is_new) order_.push_back(reason);
+    at->second.push_back(module);
+  }
+  void flush(std::vector<std::string>& problems) const {
+    for (const std::string& reason : order_) {
+      const auto& modules = modules_.at(reason);
+      std::string list = modules.front();
+      for (std::size_t i = 1; i < std::min<std::size_t>(modules.size(), 3); ++i) list += ", " + modules[i];
+      if (modules.size() > 3) list += fmt::format(" and {} more", modules.size() - 3);
+      problems.push_back(fmt::format("{}: {}", list, reason));
+    }
+  }
+
+ private:
+  std::map<std::string, std::vector<std::string>> modules_;
+  std::vector<std::string> order_;
+};
+
+// The scheme groups of all modifiers under distinct names, and where each modifier's begin.
+std::vector<std::size_t> collect_groups(const Recipe& recipe, Plan& plan) {
+  std::vector<std::size_t> first;
+  for (const RecipeModifier& modifier : recipe.modifiers) {
+    first.push_back(plan.groups.size());
+    for (const RecipeScheme& scheme : modifier.schemes) {
+      const auto taken = [&](const std::string& name) {
+        return std::any_of(plan.groups.begin(), plan.groups.end(), [&](const SchemeGroup& g) { return g.name == name; });
+      };
+      std::string name = scheme.name;
+      for (std::size_t n = plan.groups.size(); taken(name); ++n) name = fmt::format("group_{}", n);
+      plan.groups.push_back({name, scheme.scheme});
+    }
+  }
+  return first;
+}
+
+void check_model(const Checkpoint& checkpoint, Plan& plan) {
+  if (!checkpoint.config().quantization_config.empty()) {
+    plan.problems.push_back(fmt::format("{} is quantized already (its config.json has a quantization_config); run 'quant "
+                                        "dequantize' on it first, or start from the original",
+                                        checkpoint.location().string()));
+  }
+  if (checkpoint.tensors().empty()) plan.problems.push_back(checkpoint.location().string() + " holds no tensors");
+}
+
+std::vector<std::unique_ptr<Algorithm>> create_algorithms(const Recipe& recipe, const Registry& registry, Plan& plan) {
+  std::vector<std::unique_ptr<Algorithm>> algorithms;
+  if (recipe.modifiers.empty()) plan.problems.push_back(recipe.name + " has no modifier: nothing to do");
+  for (const RecipeModifier& modifier : recipe.modifiers) {
+    const AlgorithmEntry* entry = registry.modifier(modifier.type);
+    algorithms.push_back(entry == nullptr ? nullptr : entry->create(modifier.parameters));
+    if (entry == nullptr) {
+      plan.problems.push_back(modifier.where.to_string() + ": " + modifier.type + " is not available in this build");
+    } else if (algorithms.back()->needs().any()) {
+      plan.problems.push_back(modifier.where.to_string() + ": " + modifier.type + " needs calibration data");
+    }
+  }
+  return algorithms;
+}
+
+void check_linear(const PlannedLinear& linear, const Scheme& scheme, const RecipeModifier& modifier,
+                  const Algorithm* algorithm, const Layout& layout, ProblemCollector& problems) {
+  const QuantArgs& args = *scheme.weights;
+  const std::string& name = linear.shape.module;
+  const DType type = linear.shape.dtype;
+  if (type != DType::F32 && type != DType::F16 && type != DType::BF16) {
+    problems.add(fmt::format("weights of type {} cannot be quantized (F32, F16 and BF16 can)", dtype_name(type)), name);
+    return;
+  }
+  if (linear.shape.rows == 0 || linear.shape.cols == 0) {
+    problems.add(fmt::format("the weight {} is empty", to_string(linear.weight->shape)), name);
+    return;
+  }
+  if (args.group_size && !modifier.bypass_divisibility_checks) {
+    const auto size = static_cast<std::uint64_t>(*args.group_size);
+    if (linear.shape.cols % size != 0) {
+      problems.add(fmt::format("{} columns are no multiple of group_size {}; ignore it, choose another size, or set "
+                               "bypass_divisibility_checks",
+                               linear.shape.cols, size),
+                   name);
+      return;
+    }
+  }
+  if (algorithm != nullptr) {
+    if (const auto reason = algorithm->unsupported(args)) problems.add(*reason, name);
+  }
+  if (const auto reason = layout.unsupported(scheme, linear.shape)) problems.add(*reason, name);
+}
+
+void add_linear(const Module& module, const Assignment& assignment, std::size_t group, Plan& plan) {
+  PlannedLinear linear;
+  linear.shape = {module.name, module.weight->shape[0], module.weight->shape[1], module.weight->dtype};
+  linear.weight = module.weight;
+  linear.modifier = static_cast<std::size_t>(assignment.modifier);
+  linear.scheme = group;
+  linear.rule = assignment.rule;
+  plan.linears.push_back(std::move(linear));
+}
+
+// Runtimes fuse these linears into one matrix product, which has one global scale.
+int fused_kind(std::string_view leaf) {
+  if (leaf == "q_proj" || leaf == "k_proj" || leaf == "v_proj") return 0;
+  if (leaf == "gate_proj" || leaf == "up_proj") return 1;
+  if (leaf == "w1" || leaf == "w3") return 2;
+  if (leaf == "q_a_proj" || leaf == "kv_a_proj_with_mqa") return 3;
+  return -1;
+}
+
+void find_fused_sets(Plan& plan) {
+  std::map<std::string, int> sets;
+  for (PlannedLinear& linear : plan.linears) {
+    if (!is_nvfp4(*plan.groups[linear.scheme].scheme.weights)) continue;
+    const auto dot = linear.shape.module.rfind('.');
+    if (dot == std::string::npos) continue;
+    const int kind = fused_kind(std::string_view(linear.shape.module).substr(dot + 1));
+    if (kind < 0) continue;
+    const std::string key = fmt::format("{}#{}", linear.shape.module.substr(0, dot), kind);
+    linear.fused_set = sets.try_emplace(key, static_cast<int>(sets.size())).first->second;
+  }
+}
+
+void add_modules(const ModelOutline& outline, const std::vector<Assignment>& assignments,
+                 const std::vector<std::size_t>& first_group, Plan& plan) {
+  for (std::size_t i = 0; i < outline.modules.size(); ++i) {
+    const Module& module = outline.modules[i];
+    const Assignment& assignment = assignments[i];
+    if (assignment.modifier >= 0) {
+      const auto group = first_group[static_cast<std::size_t>(assignment.modifier)] + static_cast<std::size_t>(assignment.scheme);
+      add_linear(module, assignment, group, plan);
+      continue;
+    }
+    plan.copies.push_back({module.weight, module.name, assignment.reason});
+    if (module.class_name == "Linear" || assignment.class_targeted) plan.ignored_modules.push_back(module.name);
+  }
+  for (const TensorInfo* tensor : outline.others) {
+    const bool bias = tensor->name.ends_with(".bias");
+    const std::string reason = bias ? "a bias" : tensor->shape.size() == 3 ? "no module's weight (3-D: fused experts?)" : "no module's weight";
+    plan.copies.push_back({tensor, "", reason});
+  }
+}
+
+void finish_linears(const std::vector<std::unique_ptr<Algorithm>>& algorithms, Plan& plan) {
+  ProblemCollector problems;
+  for (PlannedLinear& linear : plan.linears) {
+    const Scheme& scheme = plan.groups[linear.scheme].scheme;
+    const RecipeModifier& modifier = plan.recipe.modifiers[linear.modifier];
+    check_linear(linear, scheme, modifier, algorithms[linear.modifier].get(), *plan.layout, problems);
+  }
+  problems.flush(plan.problems);
+  if (!plan.problems.empty()) return;
+  double bits = 0;
+  double weights = 0;
+  for (PlannedLinear& linear : plan.linears) {
+    linear.stored = plan.layout->stored(plan.groups[linear.scheme].scheme, linear.shape);
+    for (const StoredTensor& tensor : linear.stored) linear.stored_bytes += tensor.bytes();
+    const double count = static_cast<double>(linear.shape.rows) * static_cast<double>(linear.shape.cols);
+    linear.bits_per_weight = 8.0 * static_cast<double>(linear.stored_bytes) / count;
+    bits += 8.0 * static_cast<double>(linear.stored_bytes);
+    weights += count;
+  }
+  plan.bits_per_weight = weights > 0 ? bits / weights : 0;
+}
+
+std::string identity_of(const Plan& plan) {
+  std::string text = fmt::format("libquant {}\n{}\n{}\n{}\n", version(), plan.options.layout, plan.options.container,
+                                 plan.recipe.text);
+  for (const PlannedShard& shard : plan.shards) {
+    text += shard.file + "\n";
+    for (const StoredTensor& tensor : shard.tensors) {
+      text += fmt::format("{} {} {}\n", tensor.name, dtype_name(tensor.dtype), to_string(tensor.shape));
+    }
+  }
+  for (const PlannedLinear& linear : plan.linears) text += linear.shape.module + " " + linear.rule + "\n";
+  text += plan.config_json;
+  const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
+  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+}
+
+// Groups that no linear got would make loaders look for modules that are not there.
+std::vector<SchemeGroup> groups_in_use(const Plan& plan) {
+  std::vector<bool> used(plan.groups.size(), false);
+  for (const PlannedLinear& linear : plan.linears) used[linear.scheme] = true;
+  std::vector<SchemeGroup> groups;
+  for (std::size_t i = 0; i < plan.groups.size(); ++i) {
+    if (used[i]) groups.push_back(plan.groups[i]);
+  }
+  return groups;
+}
+
+}  // namespace
+
+Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registry& registry, const PlanOptions& options) {
+  Plan plan;
+  plan.recipe = recipe;
+  plan.options = options;
+  plan.checkpoint = &checkpoint;
+  plan.registry = &registry;
+  plan.layout = registry.layout(options.layout);
+  const Container* container = registry.container(options.container);
+  if (plan.layout == nullptr) plan.problems.push_back("there is no layout named '" + options.layout + "'");
+  if (container == nullptr) plan.problems.push_back("there is no container named '" + options.container + "'");
+  check_model(checkpoint, plan);
+  const auto algorithms = create_algorithms(plan.recipe, registry, plan);
+  const auto first_group = collect_groups(plan.recipe, plan);
+  const ModelOutline outline = outline_model(checkpoint);
+  try {
+    add_modules(outline, plan_detail::assign_targets(plan.recipe, outline, plan), first_group, plan);
+  } catch (const Error& error) {
+    plan.problems.push_back(error.what());
+  }
+  if (plan.linears.empty() && plan.problems.empty()) {
+    plan.problems.push_back("the recipe's targets match no weight of this model: nothing would be quantized");
+  }
+  if (plan.layout == nullptr || container == nullptr) return plan;
+  finish_linears(algorithms, plan);
+  if (!plan.problems.empty()) return plan;
+  find_fused_sets(plan);
+  for (const TensorInfo& tensor : checkpoint.tensors()) plan.bytes_before += tensor.bytes;
+  try {
+    if (!checkpoint.config().text.empty()) {
+      plan.config_json = plan.layout->config_json(checkpoint.config(), groups_in_use(plan), plan.ignored_modules);
+    } else {
+      plan.warnings.push_back("the model has no config.json: none is written, and loaders will not know the scheme");
+    }
+    plan_detail::lay_out_shards(plan, *container);
+  } catch (const Error& error) {
+    plan.problems.push_back(error.what());
+    return plan;
+  }
+  if (outline.parameters > 0) {
+    plan.model_bits_per_parameter = 8.0 * static_cast<double>(plan.bytes_after) / static_cast<double>(outline.parameters);
+  }
+  plan.identity = identity_of(plan);
+  plan_detail::estimate_resources(plan);
+  return plan;
+}
+
+}  // namespace quant

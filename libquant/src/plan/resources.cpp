@@ -1,0 +1,123 @@
+#include "plan/resources.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <numeric>
+#include <random>
+#include <thread>
+
+#include "quant/error.h"
+
+namespace quant {
+namespace {
+
+constexpr std::uint64_t kMiB = 1U << 20U;
+// Program, libraries, and the heap's slack, measured on a plan of one small tensor.
+constexpr std::uint64_t kBaseMemory = 24 * kMiB;
+constexpr std::uint64_t kLargestSlice = 512U << 10U;
+constexpr std::uint64_t kSmallestSlice = 16U << 10U;
+// Page-cache writing; only orders the estimate.
+constexpr double kWriteBytesPerSecond = 1.5e9;
+
+std::uint64_t memory_of_slice(const Plan& plan, const PlannedLinear& linear) {
+  const std::uint64_t rows = std::min(slice_rows(plan, linear), linear.shape.rows);
+  const std::uint64_t weights = rows * linear.shape.cols;
+  const QuantArgs& args = *plan.groups[linear.scheme].scheme.weights;
+  const ScaleGrid grid = scale_grid(args, rows, linear.shape.cols);
+  const std::uint64_t scales = grid.rows * grid.cols;
+  // codes, packed bytes, scales and zero points (unpacked and packed), error sums, two float rows of every block row
+  return weights + weights * static_cast<std::uint64_t>(args.num_bits) / 8 + scales * 24 + rows * sizeof(ErrorSums) +
+         2 * sizeof(float) * linear.shape.cols * std::max<std::uint64_t>(grid.row_extent < rows ? grid.row_extent : 1, 1);
+}
+
+std::uint64_t memory_of_plan(const Plan& plan, int threads) {
+  std::uint64_t slice = 0;
+  std::uint64_t rows = 0;
+  for (const PlannedLinear& linear : plan.linears) {
+    slice = std::max(slice, memory_of_slice(plan, linear));
+    rows += linear.shape.rows;
+  }
+  const std::uint64_t headers = 1024 * plan.checkpoint->tensors().size();
+  return kBaseMemory + static_cast<std::uint64_t>(threads) * (slice + kMiB) + rows * sizeof(float) + 4 * headers;
+}
+
+// Seconds of one thread per weight for a scheme, measured on random weights.
+double seconds_per_weight(const Plan& plan, const PlannedLinear& linear) {
+  const RecipeModifier& modifier = plan.recipe.modifiers[linear.modifier];
+  const AlgorithmEntry* entry = plan.registry->modifier(modifier.type);
+  const auto algorithm = entry->create(modifier.parameters);
+  const auto* quantizer = dynamic_cast<const Quantizer*>(algorithm.get());
+  if (quantizer == nullptr) return 0;
+  const QuantArgs& args = *plan.groups[linear.scheme].scheme.weights;
+  const std::uint64_t cols = std::min<std::uint64_t>(linear.shape.cols, 4096);
+  const std::uint64_t rows = std::max<std::uint64_t>(1, (64U << 10U) / std::max<std::uint64_t>(cols, 1));
+  std::vector<float> weights(rows * cols);
+  std::minstd_rand random(1);
+  for (float& w : weights) w = static_cast<float>(random() % 2001) / 1000.0F - 1.0F;
+  const TensorView view = f32_view(weights, rows, cols);
+  const DType scale_type = plan.layout->scale_dtype(args, linear.shape.dtype);
+  std::vector<ErrorSums> errors(rows);
+  QuantizedTensor out;
+  const TensorParams params = quantizer->prepare(view, args, {}, 1);
+  quantizer->quantize_rows(view, args, scale_type, params, {}, out, {errors, {}, {}});  // warms up
+  const auto start = std::chrono::steady_clock::now();
+  int rounds = 0;
+  double elapsed = 0;
+  while (rounds == 0 || (elapsed < 0.005 && rounds < 1000)) {
+    quantizer->quantize_rows(view, args, scale_type, params, {}, out, {errors, {}, {}});
+    ++rounds;
+    elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  }
+  return elapsed / rounds / static_cast<double>(rows * cols);
+}
+
+double estimate_seconds(const Plan& plan) {
+  std::vector<double> rate(plan.groups.size(), -1);
+  double work = 0;
+  for (const PlannedLinear& linear : plan.linears) {
+    double& seconds = rate[linear.scheme];
+    if (seconds < 0) seconds = seconds_per_weight(plan, linear);
+    work += seconds * static_cast<double>(linear.shape.rows * linear.shape.cols);
+  }
+  return work / plan.options.threads + static_cast<double>(plan.bytes_after) / kWriteBytesPerSecond;
+}
+
+}  // namespace
+
+std::uint64_t slice_alignment(const Plan& plan, const PlannedLinear& linear) {
+  const Scheme& scheme = plan.groups[linear.scheme].scheme;
+  const ScaleGrid grid = scale_grid(*scheme.weights, linear.shape.rows, linear.shape.cols);
+  const std::uint64_t layout = std::max<std::uint64_t>(plan.layout->row_alignment(scheme), 1);
+  return scheme.weights->strategy == Strategy::block ? std::lcm(grid.row_extent, layout) : layout;
+}
+
+std::uint64_t slice_rows(const Plan& plan, const PlannedLinear& linear) {
+  const std::uint64_t unit = slice_alignment(plan, linear);
+  const std::uint64_t wanted = plan.slice_weights / std::max<std::uint64_t>(linear.shape.cols, 1);
+  return std::max<std::uint64_t>(1, wanted / unit) * unit;
+}
+
+namespace plan_detail {
+
+void estimate_resources(Plan& plan) {
+  int threads = plan.options.threads;
+  if (threads <= 0) threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  plan.slice_weights = kLargestSlice;
+  const std::uint64_t limit = plan.options.memory_bytes;
+  while (limit != 0 && memory_of_plan(plan, threads) > limit && (plan.slice_weights > kSmallestSlice || threads > 1)) {
+    if (plan.slice_weights > kSmallestSlice) plan.slice_weights /= 2;
+    else threads = std::max(1, threads / 2);
+  }
+  plan.options.threads = threads;
+  plan.peak_memory = memory_of_plan(plan, threads);
+  if (limit != 0 && plan.peak_memory > limit) {
+    plan.problems.push_back(fmt::format("a memory limit of {} MiB is too small: at least {} MiB are needed", limit / kMiB,
+                                        plan.peak_memory / kMiB + 1));
+  }
+  if (plan.problems.empty()) plan.seconds_estimate = estimate_seconds(plan);
+}
+
+}  // namespace plan_detail
+}  // namespace quant

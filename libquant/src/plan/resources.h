@@ -1,0 +1,23 @@
+// What a plan needs: memory, threads, time.
+#pragma once
+
+#include "quant/plan.h"
+
+namespace quant::plan_detail {
+
+/// Chooses threads and slice size under the memory limit; fills peak_memory and seconds_estimate.
+void estimate_resources(Plan& plan);
+
+}  // namespace quant::plan_detail
+
+namespace quant {
+
+/// Rows of `linear` that one thread codes at a time: about plan.slice_weights weights, a multiple of what scheme and
+/// layout need.
+std::uint64_t slice_rows(const Plan& plan, const PlannedLinear& linear);
+/// Rows that a slice of this linear must be a multiple of.
+std::uint64_t slice_alignment(const Plan& plan, const PlannedLinear& linear);
+/// Bytes of one piece of a tensor that is copied unchanged.
+inline constexpr std::uint64_t kCopyChunk = 4U << 20U;
+
+}  // namespace quant

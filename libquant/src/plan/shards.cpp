@@ -1,0 +1,137 @@
+#include "plan/shards.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <filesystem>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <numeric>
+
+#include "quant/error.h"
+
+namespace quant::plan_detail {
+namespace {
+
+struct Item {
+  std::string_view name;
+  bool quantized;
+  std::size_t index;
+  std::vector<StoredTensor> tensors;
+  std::uint64_t bytes;
+};
+
+std::vector<Item> items_in_model_order(const Plan& plan) {
+  std::vector<Item> items;
+  for (std::size_t i = 0; i < plan.linears.size(); ++i) {
+    const PlannedLinear& linear = plan.linears[i];
+    items.push_back({linear.weight->name, true, i, linear.stored, linear.stored_bytes});
+  }
+  for (std::size_t i = 0; i < plan.copies.size(); ++i) {
+    const TensorInfo* tensor = plan.copies[i].tensor;
+    if (tensor == nullptr) continue;
+    items.push_back({tensor->name, false, i, {{tensor->name, tensor->dtype, tensor->shape}}, tensor->bytes});
+  }
+  std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) { return natural_less(a.name, b.name); });
+  return items;
+}
+
+// The order of the reference writer (type, then name). Types come by falling size, so every tensor is aligned to its
+// element size, which readers that reinterpret the mapping rely on.
+void place_tensors(PlannedShard& shard, std::vector<std::vector<StoredTensor>>& per_item) {
+  struct Place {
+    std::size_t item;
+    std::size_t tensor;
+  };
+  std::vector<Place> order;
+  for (std::size_t i = 0; i < per_item.size(); ++i) {
+    shard.items[i].places.resize(per_item[i].size());
+    for (std::size_t t = 0; t < per_item[i].size(); ++t) order.push_back({i, t});
+  }
+  std::sort(order.begin(), order.end(), [&](const Place& a, const Place& b) {
+    const StoredTensor& x = per_item[a.item][a.tensor];
+    const StoredTensor& y = per_item[b.item][b.tensor];
+    return x.dtype != y.dtype ? x.dtype < y.dtype : x.name < y.name;
+  });
+  for (std::size_t place = 0; place < order.size(); ++place) {
+    shard.items[order[place].item].places[order[place].tensor] = place;
+    shard.tensors.push_back(per_item[order[place].item][order[place].tensor]);
+  }
+}
+
+std::vector<PlannedShard> split(const std::vector<Item>& items, std::uint64_t limit) {
+  std::vector<PlannedShard> shards;
+  std::vector<std::vector<StoredTensor>> pending;
+  std::uint64_t bytes = 0;
+  const auto flush = [&] {
+    if (!pending.empty()) place_tensors(shards.back(), pending);
+    pending.clear();
+    bytes = 0;
+  };
+  for (const Item& item : items) {
+    if (shards.empty() || (bytes > 0 && bytes + item.bytes > limit)) {
+      flush();
+      shards.emplace_back();
+    }
+    shards.back().items.push_back({item.quantized, item.index, {}});
+    pending.push_back(item.tensors);
+    bytes += item.bytes;
+  }
+  flush();
+  return shards;
+}
+
+std::vector<std::pair<std::string, std::string>> merged_metadata(const Checkpoint& checkpoint) {
+  std::map<std::string, std::string> all;
+  for (const CheckpointFile& file : checkpoint.files()) {
+    for (const auto& [key, value] : file.metadata) all.emplace(key, value);
+  }
+  all["format"] = "pt";  // loaders refuse files that do not say so
+  return {all.begin(), all.end()};
+}
+
+std::string index_text(const Plan& plan) {
+  nlohmann::ordered_json index;
+  index["metadata"]["total_size"] = plan.bytes_after;
+  std::map<std::string, std::string> where;
+  for (const PlannedShard& shard : plan.shards) {
+    for (const StoredTensor& tensor : shard.tensors) where[tensor.name] = shard.file;
+  }
+  index["weight_map"] = where;
+  return index.dump(2) + "\n";
+}
+
+void check_names(Plan& plan) {
+  std::map<std::string_view, int> seen;
+  for (const PlannedShard& shard : plan.shards) {
+    for (const StoredTensor& tensor : shard.tensors) {
+      if (++seen[tensor.name] == 2) plan.problems.push_back("two output tensors would be named '" + tensor.name + "'");
+    }
+  }
+}
+
+}  // namespace
+
+void lay_out_shards(Plan& plan, const Container& container) {
+  plan.metadata = merged_metadata(*plan.checkpoint);
+  plan.shards = split(items_in_model_order(plan), std::max<std::uint64_t>(plan.options.shard_bytes, 1));
+  const std::size_t count = plan.shards.size();
+  for (std::size_t i = 0; i < count; ++i) {
+    PlannedShard& shard = plan.shards[i];
+    shard.file = count == 1 ? fmt::format("model{}", container.extension())
+                            : fmt::format("model-{:05}-of-{:05}{}", i + 1, count, container.extension());
+    shard.file_bytes = container.file_bytes(shard.tensors, plan.metadata);
+    plan.output_bytes += shard.file_bytes;
+    for (const StoredTensor& tensor : shard.tensors) plan.bytes_after += tensor.bytes();
+  }
+  check_names(plan);
+  if (count > 1) plan.index_json = index_text(plan);
+  plan.output_bytes += plan.index_json.size() + plan.config_json.size();
+  for (const auto& companion : plan.checkpoint->companions()) {
+    std::error_code failed;
+    const auto size = std::filesystem::file_size(companion, failed);
+    if (!failed) plan.output_bytes += size;
+  }
+}
+
+}  // namespace quant::plan_detail

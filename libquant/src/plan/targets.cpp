@@ -1,0 +1,130 @@
+#include "plan/targets.h"
+
+#include <algorithm>
+#include <tuple>
+
+#include "quant/error.h"
+#include "quant/names.h"
+
+namespace quant::plan_detail {
+namespace {
+
+struct CompiledPattern {
+  NamePattern pattern;
+  const Pattern* source;
+  std::size_t scheme;  // of the modifier; unused for ignore entries
+  bool hit = false;
+};
+
+struct CompiledModifier {
+  std::vector<CompiledPattern> targets;  // sorted: a later search takes the first of the best kind
+  std::vector<CompiledPattern> ignore;
+};
+
+CompiledModifier compile(const RecipeModifier& modifier) {
+  CompiledModifier compiled;
+  for (std::size_t s = 0; s < modifier.schemes.size(); ++s) {
+    for (const Pattern& target : modifier.schemes[s].targets) {
+      compiled.targets.push_back({NamePattern(target.text), &target, s});
+    }
+  }
+  std::stable_sort(compiled.targets.begin(), compiled.targets.end(),
+                   [](const auto& a, const auto& b) { return a.source->text < b.source->text; });
+  for (const Pattern& entry : modifier.ignore) compiled.ignore.push_back({NamePattern(entry.text), &entry, 0});
+  return compiled;
+}
+
+// Exact names win over regexes, regexes over classes; within a kind the alphabetically first.
+CompiledPattern* best_target(CompiledModifier& modifier, const Module& module) {
+  CompiledPattern* best = nullptr;
+  NamePattern::Kind best_kind{};
+  for (CompiledPattern& candidate : modifier.targets) {
+    const auto kind = candidate.pattern.match(module.name, module.class_name);
+    if (!kind) continue;
+    candidate.hit = true;
+    if (best == nullptr || *kind < best_kind) {
+      best = &candidate;
+      best_kind = *kind;
+    }
+  }
+  return best;
+}
+
+const CompiledPattern* find_ignore(CompiledModifier& modifier, const Module& module) {
+  const CompiledPattern* found = nullptr;
+  for (CompiledPattern& candidate : modifier.ignore) {
+    if (!candidate.pattern.match(module.name, module.class_name)) continue;
+    candidate.hit = true;
+    if (found == nullptr) found = &candidate;
+  }
+  return found;
+}
+
+bool can_quantize(const Module& module) { return module.class_name == "Linear" || module.class_name == "Embedding"; }
+
+std::string reason_without_target(const Module& module) {
+  if (module.class_name == "Norm") return "a norm";
+  if (module.class_name == "Conv1D") return "a transposed linear (Conv1D): not supported";
+  if (module.class_name == "Other") return "no matrix";
+  return "no target matches";
+}
+
+void assign_module(const Recipe& recipe, const Module& module, std::vector<CompiledModifier>& modifiers, Assignment& result,
+                   Plan& plan) {
+  for (std::size_t m = 0; m < modifiers.size(); ++m) {
+    if (recipe.modifiers[m].schemes.empty()) continue;
+    CompiledPattern* target = best_target(modifiers[m], module);
+    const CompiledPattern* ignored = find_ignore(modifiers[m], module);
+    if (target == nullptr || !can_quantize(module)) continue;
+    result.class_targeted = true;
+    const RecipeScheme& scheme = recipe.modifiers[m].schemes[target->scheme];
+    if (ignored != nullptr) {
+      result.reason = "ignored by '" + ignored->source->text + "'";
+    } else if (module.weight == nullptr) {
+      result.reason = "tied to the embedding";
+    } else if (!scheme.scheme.weights) {
+      result.reason = "scheme '" + scheme.name + "' leaves weights as they are";
+    } else if (result.modifier >= 0) {
+      plan.problems.push_back(module.name + " is quantized twice: by target '" + result.rule + "' of " +
+                              recipe.modifiers[static_cast<std::size_t>(result.modifier)].where.to_string() + " and by '" +
+                              target->source->text + "' of " + recipe.modifiers[m].where.to_string() +
+                              "; add it to the 'ignore' of one of them");
+    } else {
+      result.modifier = static_cast<int>(m);
+      result.scheme = static_cast<int>(target->scheme);
+      result.rule = target->source->text;
+    }
+  }
+  if (result.modifier < 0 && result.reason.empty()) result.reason = reason_without_target(module);
+}
+
+void warn_of_idle_patterns(const std::vector<CompiledPattern>& patterns, const char* what, const ModelOutline& outline,
+                           Plan& plan) {
+  for (const CompiledPattern& entry : patterns) {
+    if (entry.hit) continue;
+    std::string text = entry.source->where.to_string() + ": " + what + " '" + entry.source->text + "' matches no module";
+    std::vector<std::string> names;
+    for (const Module& module : outline.modules) names.push_back(module.name);
+    const std::string near = nearest_name(entry.source->text, names);
+    if (!near.empty()) text += "; did you mean '" + near + "'?";
+    plan.warnings.push_back(std::move(text));
+  }
+}
+
+}  // namespace
+
+std::vector<Assignment> assign_targets(const Recipe& recipe, const ModelOutline& outline, Plan& plan) {
+  std::vector<CompiledModifier> modifiers;
+  for (const RecipeModifier& modifier : recipe.modifiers) modifiers.push_back(compile(modifier));
+  std::vector<Assignment> result(outline.modules.size());
+  for (std::size_t i = 0; i < outline.modules.size(); ++i) {
+    assign_module(recipe, outline.modules[i], modifiers, result[i], plan);
+  }
+  for (const CompiledModifier& modifier : modifiers) {
+    warn_of_idle_patterns(modifier.targets, "target", outline, plan);
+    warn_of_idle_patterns(modifier.ignore, "ignore entry", outline, plan);
+  }
+  return result;
+}
+
+}  // namespace quant::plan_detail

@@ -1,0 +1,46 @@
+// Collects everything that is wrong with a recipe, to be reported at once.
+#pragma once
+
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quant/recipe.h"
+
+namespace quant::recipe_yaml {
+
+/// Line and column in characters, counted from 1; 0: unknown.
+struct Place {
+  int line = 0;
+  int column = 0;
+};
+
+class Mistakes {
+ public:
+  explicit Mistakes(std::string file) : file_(std::move(file)) {}
+
+  /// `sentence` is cut and its control characters are escaped, so that every mistake stays one readable line.
+  void add(Place place, std::string_view sentence);
+  std::size_t count() const { return found_.size(); }
+  SourceLocation at(Place place) const { return {file_, place.line, place.column}; }
+  /// Throws Error{recipe} with one line for each mistake in the order of the file, if there is any.
+  void throw_if_any() const;
+
+ private:
+  struct Mistake {
+    Place place;
+    std::string sentence;
+  };
+  std::string file_;
+  std::vector<Mistake> found_;
+};
+
+/// 'text', shortened if it is long.
+std::string in_quotes(std::string_view text);
+/// ", did you mean 'x'?" with the nearest candidate, or else "; <known> are a, b, c".
+std::string suggestion(std::string_view name, const std::vector<std::string>& candidates, std::string_view known);
+/// "a, b, c"
+std::string joined(const std::vector<std::string>& names);
+
+}  // namespace quant::recipe_yaml

@@ -1,0 +1,206 @@
+#include "quant/pipeline.h"
+
+#include <sys/resource.h>
+
+#include <cmath>
+#include <csignal>
+#include <limits>
+
+#include "fixture.h"
+#include "quant/error.h"
+#include "quant/rtn.h"
+#include "support/catch.h"
+
+using namespace quant;
+using quant::test::builtin_registry;
+using quant::test::model_files;
+using quant::test::read_file;
+using quant::test::recipe_of;
+using quant::test::TempDir;
+
+namespace {
+
+RunReport run(const std::filesystem::path& model, const std::filesystem::path& output, const std::string& fields,
+              PlanOptions options = {}, RunOptions run_options = {}) {
+  const auto checkpoint = open_checkpoint(model);
+  const Plan plan = make_plan(*checkpoint, recipe_of(fields), builtin_registry(), options);
+  REQUIRE(plan.problems.empty());
+  run_options.output = output;
+  return run_plan(plan, run_options);
+}
+
+std::vector<float> values_of(const Checkpoint& checkpoint, const std::string& name) {
+  const TensorInfo* info = checkpoint.find(name);
+  REQUIRE(info != nullptr);
+  std::vector<float> values(element_count(info->shape));
+  read_f32(checkpoint.view(*info), 0, values);
+  return values;
+}
+
+}  // namespace
+
+TEST_CASE("a run writes what quantizing each linear alone gives") {
+  TempDir dir;
+  test::write_tiny_model(dir / "model", {.hidden = 128, .intermediate = 256});
+  const RunReport report = run(dir / "model", dir / "out", "{scheme: W4A16, ignore: [lm_head]}");
+  const auto source = open_checkpoint(dir / "model");
+  const auto output = open_checkpoint(dir / "out");
+  const Layout& layout = *builtin_registry().layout("compressed-tensors");
+  REQUIRE(layout.recognizes(output->config()));
+  const auto linears = layout.find_linears(*output);
+  REQUIRE(linears.size() == 14);
+  REQUIRE(report.layers.size() == 14);
+  for (const StoredLinear& linear : linears) {
+    const TensorInfo* weight = source->find(linear.shape.module + ".weight");
+    REQUIRE(weight != nullptr);
+    QuantizedTensor stored;
+    layout.read_rows(*output, linear, 0, linear.shape.rows, stored);
+    const auto values = values_of(*source, weight->name);
+    std::vector<float> row(linear.shape.cols);
+    double noise = 0;
+    for (std::uint64_t r = 0; r < linear.shape.rows; ++r) {
+      dequantize_row(stored, r, row);
+      for (std::uint64_t c = 0; c < linear.shape.cols; ++c) noise += std::pow(values[r * linear.shape.cols + c] - row[c], 2);
+    }
+    const auto layer = std::find_if(report.layers.begin(), report.layers.end(),
+                                    [&](const LayerReport& l) { return l.module == linear.shape.module; });
+    REQUIRE(layer != report.layers.end());
+    CHECK(layer->sums.noise == Approx(noise).epsilon(1e-5));
+    CHECK(layer->sums.count == linear.shape.rows * linear.shape.cols);
+    CHECK(layer->row_nmse.size() == linear.shape.rows);
+  }
+  CHECK(values_of(*source, "model.embed_tokens.weight") == values_of(*output, "model.embed_tokens.weight"));
+  CHECK(read_file(dir / "out" / "tokenizer.json") == read_file(dir / "model" / "tokenizer.json"));
+  for (const char* name : {"config.json", "recipe.yaml", "report.json", "report.html", "report.h5"}) {
+    CHECK(std::filesystem::exists(dir / "out" / name));
+  }
+  CHECK_FALSE(std::filesystem::exists(dir / "out.partial"));
+}
+
+TEST_CASE("the output does not depend on threads or memory") {
+  TempDir dir;
+  test::write_tiny_model(dir / "model", {.hidden = 128, .intermediate = 256});
+  for (const char* scheme : {"W4A16", "W4A16_ASYM", "FP8_BLOCK", "NVFP4A16", "MXFP4A16"}) {
+    const std::string fields = std::string("{scheme: ") + scheme + ", ignore: [lm_head]}";
+    PlanOptions one;
+    one.threads = 1;
+    PlanOptions many;
+    many.threads = 5;
+    run(dir / "model", dir / (std::string(scheme) + "1"), fields, one);
+    run(dir / "model", dir / (std::string(scheme) + "5"), fields, many);
+    CHECK(model_files(dir / (std::string(scheme) + "1")) == model_files(dir / (std::string(scheme) + "5")));
+  }
+}
+
+TEST_CASE("shards hold the same tensors as one file") {
+  TempDir dir;
+  test::write_tiny_model(dir / "model", {.layers = 4, .hidden = 128, .intermediate = 256});
+  PlanOptions options;
+  options.shard_bytes = 50'000;
+  run(dir / "model", dir / "one", "{scheme: W8A16, ignore: [lm_head]}");
+  run(dir / "model", dir / "many", "{scheme: W8A16, ignore: [lm_head]}", options);
+  const auto one = open_checkpoint(dir / "one");
+  const auto many = open_checkpoint(dir / "many");
+  CHECK(many->files().size() > 2);
+  REQUIRE(one->tensors().size() == many->tensors().size());
+  for (const TensorInfo& tensor : one->tensors()) {
+    const TensorInfo* other = many->find(tensor.name);
+    REQUIRE(other != nullptr);
+    const auto a = one->view(tensor).bytes;
+    const auto b = many->view(*other).bytes;
+    CHECK(std::equal(a.begin(), a.end(), b.begin(), b.end()));
+  }
+}
+
+TEST_CASE("fused NVFP4 linears are stored with one global scale") {
+  TempDir dir;
+  test::write_tiny_model(dir / "model");
+  run(dir / "model", dir / "out", "{scheme: NVFP4A16, ignore: [lm_head]}");
+  const auto output = open_checkpoint(dir / "out");
+  const auto scale = [&](const std::string& name) {
+    return values_of(*output, "model.layers.0." + name + ".weight_global_scale").at(0);
+  };
+  CHECK(scale("self_attn.q_proj") == scale("self_attn.k_proj"));
+  CHECK(scale("self_attn.q_proj") == scale("self_attn.v_proj"));
+  CHECK(scale("mlp.gate_proj") == scale("mlp.up_proj"));
+  CHECK(scale("self_attn.o_proj") != scale("self_attn.q_proj"));
+}
+
+TEST_CASE("every bad weight is named, in all tensors at once") {
+  TempDir dir;
+  test::write_tiny_model(dir / "model", {.dtype = DType::F32});
+  {
+    const auto checkpoint = open_checkpoint(dir / "model");
+    std::fstream file(dir / "model" / "model.safetensors", std::ios::binary | std::ios::in | std::ios::out);
+    const auto poke = [&](const std::string& name, std::uint64_t index, float value) {
+      file.seekp(static_cast<std::streamoff>(checkpoint->find(name)->offset + 4 * index));
+      file.write(reinterpret_cast<const char*>(&value), 4);
+    };
+    poke("model.layers.0.mlp.up_proj.weight", 64 * 5 + 7, std::numeric_limits<float>::quiet_NaN());
+    poke("model.layers.1.mlp.down_proj.weight", 3, std::numeric_limits<float>::infinity());
+  }
+  for (const char* scheme : {"W8A16", "W8A8", "FP8_DYNAMIC", "NVFP4A16", "MXFP8A16"}) {
+    try {
+      run(dir / "model", dir / scheme,
+          std::string("{scheme: ") + scheme + ", ignore: [lm_head], bypass_divisibility_checks: true}");
+      FAIL("no error for " << scheme);
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::numerical);
+      const std::string text = error.what();
+      CHECK(text.find("model.layers.0.mlp.up_proj.weight") != std::string::npos);
+      CHECK(text.find("row 5, column 7: nan") != std::string::npos);
+      CHECK(text.find("model.layers.1.mlp.down_proj.weight") != std::string::npos);
+      CHECK(text.find("row 0, column 3: inf") != std::string::npos);
+    }
+    CHECK_FALSE(std::filesystem::exists(dir / scheme));
+  }
+}
+
+TEST_CASE("an existing output is not touched") {
+  TempDir dir;
+  test::write_tiny_model(dir / "model");
+  std::filesystem::create_directories(dir / "out");
+  test::write_file(dir / "out" / "mine.txt", "mine");
+  CHECK_THROWS_AS(run(dir / "model", dir / "out", "{scheme: W8A8}"), Error);
+  CHECK(read_file(dir / "out" / "mine.txt") == "mine");
+  CHECK_FALSE(std::filesystem::exists(dir / "out.partial"));
+}
+
+TEST_CASE("a full disk leaves no output and a partial directory that can be completed") {
+  TempDir dir;
+  test::write_tiny_model(dir / "model", {.layers = 4, .hidden = 128, .intermediate = 512});
+  run(dir / "model", dir / "expected", "{scheme: W8A16, ignore: [lm_head]}");
+  rlimit old{};
+  REQUIRE(getrlimit(RLIMIT_FSIZE, &old) == 0);
+  // Files may not grow past a quarter of the output: the system refuses as a full disk would.
+  std::signal(SIGXFSZ, SIG_IGN);
+  rlimit small = old;
+  small.rlim_cur = std::filesystem::file_size(dir / "expected" / "model.safetensors") / 4;
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &small) == 0);
+  try {
+    run(dir / "model", dir / "out", "{scheme: W8A16, ignore: [lm_head]}");
+    setrlimit(RLIMIT_FSIZE, &old);
+    FAIL("no error");
+  } catch (const Error& error) {
+    setrlimit(RLIMIT_FSIZE, &old);
+    CHECK(error.code() == ErrorCode::io);
+    CHECK(std::string(error.what()).find("model.safetensors") != std::string::npos);
+  }
+  CHECK_FALSE(std::filesystem::exists(dir / "out"));
+  RunOptions resume;
+  resume.resume = true;
+  run(dir / "model", dir / "out", "{scheme: W8A16, ignore: [lm_head]}", {}, resume);
+  CHECK(model_files(dir / "out") == model_files(dir / "expected"));
+}
+
+TEST_CASE("progress ends at the total") {
+  TempDir dir;
+  test::write_tiny_model(dir / "model");
+  RunOptions options;
+  RunProgress last;
+  options.progress = [&](const RunProgress& progress) { last = progress; };
+  run(dir / "model", dir / "out", "{scheme: W8A8}", {}, options);
+  CHECK(last.bytes_total > 0);
+  CHECK(last.bytes_done == last.bytes_total);
+  CHECK(last.tensors_done == last.tensors_total);
+}
