@@ -52,6 +52,7 @@ std::optional<Number> parse_number(std::string_view text) {
 std::optional<double> as_number(std::string_view text) {
   const std::string_view digits = unsigned_part(text);
   if (digits.empty() || !(is_digit(digits.front()) || digits.front() == '.')) return std::nullopt;
+  if (digits.size() > 1 && digits[0] == '0' && is_digit(digits[1])) return std::nullopt;
   const auto value = parse_number<double>(text);
   return value && std::isfinite(*value) ? value : std::nullopt;
 }

@@ -40,7 +40,9 @@ std::string one_line(std::string_view text) {
 
 }  // namespace
 
-void Mistakes::add(Place place, std::string_view sentence) { found_.push_back({place, one_line(sentence)}); }
+void Mistakes::add(Place place, std::string_view sentence) {
+  if (!settled_.contains({place.line, place.column})) found_.push_back({place, one_line(sentence)});
+}
 
 void Mistakes::throw_if_any() const {
   if (found_.empty()) return;

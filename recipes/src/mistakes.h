@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstddef>
+#include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "quant/recipe.h"
@@ -22,6 +24,8 @@ class Mistakes {
 
   /// `sentence` is cut and its control characters are escaped, so that every mistake stays one readable line.
   void add(Place place, std::string_view sentence);
+  /// What is at `place` is known to be wrong: later mistakes there would only be consequences and are dropped.
+  void settle(Place place) { settled_.emplace(place.line, place.column); }
   std::size_t count() const { return found_.size(); }
   SourceLocation at(Place place) const { return {file_, place.line, place.column}; }
   /// Throws Error{recipe} with one line for each mistake in the order of the file, if there is any.
@@ -34,6 +38,7 @@ class Mistakes {
   };
   std::string file_;
   std::vector<Mistake> found_;
+  std::set<std::pair<int, int>> settled_;
 };
 
 /// 'text', shortened if it is long.

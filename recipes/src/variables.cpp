@@ -17,6 +17,7 @@ struct Variable {
   std::optional<std::string> value;  ///< nothing: must be set by the user
   bool plain = true;
   bool used = false;
+  bool sound = true;  ///< false: its value is a mistake already
 };
 using Variables = std::map<std::string, Variable>;
 
@@ -139,7 +140,7 @@ class Substitution {
       : document_(document), text_(text), settings_(settings), mistakes_(mistakes) {}
 
   std::string run() {
-    for (const auto& [name, value] : settings_) variables_[name] = {value, can_be_plain(value), false};
+    for (const auto& [name, value] : settings_) variables_[name] = {value, can_be_plain(value)};
     read_defaults();
     for (Node& node : document_.nodes) {
       if (node.is_key || !node.is(Node::Kind::scalar) || node.text.find('$') == std::string::npos) continue;
@@ -166,7 +167,7 @@ class Substitution {
     }
     if (!node.is(Node::Kind::scalar) && !node.is(Node::Kind::null)) {
       mistakes_.add(node.where, fmt::format("args.{}: expected a single value, found {}", entry.key, describe(node)));
-      variables_.try_emplace(entry.key, Variable{std::string(), false, false});
+      variables_.try_emplace(entry.key, Variable{std::string(), false, false, false});
       return;
     }
     if (node.is(Node::Kind::null)) {
@@ -181,7 +182,7 @@ class Substitution {
     const std::string literal = without_escapes(node, entry.key);
     const auto setting = settings_.find(entry.key);
     if (setting == settings_.end()) {
-      variables_[entry.key] = {literal, node.plain, false};
+      variables_[entry.key] = {literal, node.plain};
       node.text = literal;
     } else {
       put(node, setting->second, can_be_plain(setting->second), fmt::format("args.{}", entry.key));
@@ -207,6 +208,7 @@ class Substitution {
     const auto found = variables_.find(name);
     if (found != variables_.end()) {
       found->second.used = true;
+      if (!found->second.sound) return nullptr;
       if (found->second.value) return &found->second;
       mistakes_.add(where, fmt::format("the variable '{}' must be set: --set {}=VALUE", name, name));
       return nullptr;
@@ -230,7 +232,10 @@ class Substitution {
       }
       if (reference.kind == Reference::Kind::variable) {
         const Variable* variable = use(reference.name, node.where);
-        if (variable == nullptr) return;
+        if (variable == nullptr) {
+          mistakes_.settle(node.where);
+          return;
+        }
         if (reference.length == source.size()) plain = plain && variable->plain;
         result += *variable->value;
         ++variables;
