@@ -110,8 +110,8 @@ const Node* given(const Node& map, std::string_view key) {
 void check_keys(Mistakes& mistakes, const Node& map, const std::vector<std::string>& known, std::string_view owner) {
   for (const auto& entry : map.entries) {
     if (std::find(known.begin(), known.end(), entry.key) != known.end()) continue;
-    mistakes.add(entry.where, fmt::format("unknown field {} in {}{}", in_quotes(entry.key), owner,
-                                          suggestion(entry.key, known, "its fields")));
+    const std::string hint = mistakes.crowded() ? std::string() : suggestion(entry.key, known, "its fields");
+    mistakes.add(entry.where, fmt::format("unknown field {} in {}{}", in_quotes(entry.key), owner, hint));
   }
 }
 

@@ -147,10 +147,20 @@ class Substitution {
       if (!defaults_.contains(&node)) replace_in(node);
     }
     check_settings();
-    return edited_text();
+    std::string result = edited_text();
+    if (!edits_.empty()) check_limits(result);
+    return result;
   }
 
  private:
+  /// Aliases may have multiplied what the variables' values are long. Ends the reading if they have.
+  void check_limits(const std::string& result) {
+    Mistakes found("");
+    if (read_document(result, found).root != nullptr) return;
+    mistakes_.add({}, "with the variables' values put in, the recipe breaks the limits of size (docs/recipes.md)");
+    mistakes_.throw_if_any();
+  }
+
   void read_defaults() {
     const Node::Entry* args = document_.root->find("args");
     if (args == nullptr || args->value->is(Node::Kind::null)) return;
@@ -261,7 +271,12 @@ class Substitution {
     }
     set_scalar(node, value, plain);
     edit->replacement = rendered(value, node.plain || node.is(Node::Kind::null));
+    added_bytes_ += edit->replacement.size();
     edits_.push_back(std::move(*edit));
+    if (added_bytes_ > kLongestText) {
+      mistakes_.add(node.where, fmt::format("the variables' values add up to more than {} bytes", kLongestText));
+      mistakes_.throw_if_any();
+    }
   }
 
   void check_settings() {
@@ -301,6 +316,7 @@ class Substitution {
   Variables variables_;
   std::unordered_set<const Node*> defaults_;
   std::vector<Edit> edits_;
+  std::size_t added_bytes_ = 0;
 };
 
 }  // namespace

@@ -49,6 +49,11 @@ TEST_CASE("alias bombs") {
   CHECK_FALSE(mistakes(maps).empty());
 }
 
+TEST_CASE("aliases of long texts count more") {
+  const std::string text = "a: &a " + std::string(16'000, 'x') + "\nb: [" + repeated("*a , ", 1000) + "]";
+  CHECK(contains(mistakes(text), "aliases blow the recipe up"));
+}
+
 TEST_CASE("merge keys cannot multiply either") {
   std::string text = "base: &base {";
   for (int i = 0; i < 2000; ++i) text += "k" + std::to_string(i) + ": 1, ";
@@ -76,6 +81,8 @@ TEST_CASE("a message stays short and on one line") {
   const Lines all = mistakes(many);
   REQUIRE(all.size() == 101);
   CHECK(all.back() == "r.yaml: and 400 more mistakes");
+  for (int i = 500; i < 5000; ++i) many += "k" + std::to_string(i) + ": 1\n";
+  CHECK(mistakes(many).back() == "r.yaml: and 4900 more mistakes");
 }
 
 TEST_CASE("bytes that are no text") {

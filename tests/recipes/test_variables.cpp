@@ -169,6 +169,20 @@ TEST_CASE("variables behind anchors, in aliases and in JSON") {
   CHECK(json.modifiers[0].schemes[0].preset == "W8A16");
 }
 
+TEST_CASE("variables cannot blow a recipe up without bound") {
+  const std::string args = "x: " + std::string(16'000, 'a');
+  std::string items;
+  for (int i = 0; i < 1000; ++i) items += "$x, ";
+  const Lines many = mistakes(with_variables(args, "scheme: W4A16\nignore: [" + items + "]"));
+  REQUIRE(many.size() == 1);
+  CHECK(many[0].find("the variables' values add up to more than 1048576 bytes") != std::string::npos);
+  std::string aliases = "[&v $x";
+  for (int i = 0; i < 1000; ++i) aliases += ", *v";
+  const Lines multiplied = mistakes(with_variables(args, "scheme: W4A16\nignore: " + aliases + "]"));
+  REQUIRE(multiplied.size() == 1);
+  CHECK(multiplied[0].find("breaks the limits of size") != std::string::npos);
+}
+
 TEST_CASE("a variable cannot blow a value up without bound") {
   std::string value;
   for (int i = 0; i < 3000; ++i) value += "$x";
