@@ -1,0 +1,118 @@
+#include "run_quant.h"
+#include "support/catch.h"
+#include "support/temp_dir.h"
+
+using namespace quant::test;
+
+namespace {
+
+bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+const std::vector<std::string> kCommands{"inspect", "plan",   "run",        "report",
+                                         "compare", "verify", "dequantize", "recipes"};
+
+}  // namespace
+
+TEST_CASE("version and help go to stdout", "[program]") {
+  const Outcome version = run_quant({"--version"});
+  CHECK(version.code == 0);
+  CHECK(version.out.starts_with("quant "));
+  CHECK(version.err.empty());
+  const Outcome help = run_quant({"--help"});
+  CHECK(help.code == 0);
+  for (const std::string& command : kCommands) CHECK(contains(help.out, command));
+  CHECK(contains(help.out, "Exit codes:"));
+}
+
+TEST_CASE("the help of every command ends with an example of it", "[program]") {
+  for (const std::string& command : kCommands) {
+    const Outcome help = run_quant({command, "--help"});
+    INFO(help.out << help.err);
+    CHECK(help.code == 0);
+    const std::size_t example = help.out.rfind("Example:\n  quant " + command);
+    CHECK(example != std::string::npos);
+    CHECK(contains(help.out, "--json"));
+  }
+}
+
+TEST_CASE("wrong usage is told with the nearest name", "[program]") {
+  const Outcome none = run_quant({});
+  CHECK(none.code == 2);
+  CHECK(contains(none.err, "--help"));
+  CHECK(none.out.empty());
+
+  const Outcome command = run_quant({"inspct", "x"});
+  CHECK(command.code == 2);
+  CHECK(contains(command.err, "'inspct'"));
+  CHECK(contains(command.err, "did you mean 'inspect'"));
+
+  const Outcome option = run_quant({"plan", "w4a16", "--modle", "x"});
+  CHECK(option.code == 2);
+  CHECK(contains(option.err, "'--modle'"));
+  CHECK(contains(option.err, "did you mean '--model'"));
+
+  // The misspelt option is the cause, even where an argument is missing as well.
+  const Outcome both = run_quant({"dequantize", "x", "--ouput=y"});
+  CHECK(both.code == 2);
+  CHECK(contains(both.err, "did you mean '--output'"));
+
+  CHECK(run_quant({"inspect"}).code == 2);
+  CHECK(run_quant({"inspect", "a", "b"}).code == 2);
+  CHECK(run_quant({"compare", "a"}).code == 2);
+  CHECK(run_quant({"verify", "x", "--threads", "0"}).code == 2);
+  CHECK(run_quant({"verify", "x", "--threads", "many"}).code == 2);
+  CHECK(run_quant({"report", "x", "--format", "pdf"}).code == 2);
+  CHECK(run_quant({"dequantize", "x", "--output", "y", "--dtype", "I8"}).code == 2);
+}
+
+TEST_CASE("with --json errors are JSON on stdout and text on stderr", "[program]") {
+  for (const auto& arguments : std::vector<std::vector<std::string>>{{"inspect", "/no/such/model", "--json"},
+                                                                     {"--json", "inspect", "/no/such/model"}}) {
+    const Outcome outcome = run_quant(arguments);
+    const auto error = json_of(outcome).at("error");
+    CHECK(outcome.code == error.at("exit_code"));
+    CHECK_FALSE(error.at("message").get<std::string>().empty());
+    CHECK(error.contains("kind"));
+    CHECK(error.contains("hint"));
+    CHECK(contains(outcome.err, "quant: "));
+  }
+  CHECK(json_of(run_quant({"inspect", "/no/such/model", "--json"})).at("error").at("code") == "io");
+  CHECK(json_of(run_quant({"plan", "--jsn", "--json"})).at("error").at("code") == "usage");
+}
+
+TEST_CASE("missing inputs are input errors that name the file", "[program]") {
+  for (const auto& arguments :
+       std::vector<std::vector<std::string>>{{"inspect", "/no/such/model"},
+                                             {"verify", "/no/such/model"},
+                                             {"report", "/no/such/model"},
+                                             {"compare", "/no/such/model", "/no/such/model"},
+                                             {"dequantize", "/no/such/model", "--output", "/no/such/output"},
+                                             {"plan", "w4a16", "--model", "/no/such/model"}}) {
+    const Outcome outcome = run_quant(arguments);
+    INFO(arguments[0] << ": " << outcome.err);
+    CHECK(outcome.code == 6);
+    CHECK(contains(outcome.err, "/no/such/model"));
+    CHECK(outcome.out.empty());
+  }
+}
+
+TEST_CASE("a full disk behind stdout is an error, a closed pipe is none", "[program]") {
+  const Outcome full = run_quant_into("/dev/full", {"--help"});
+  CHECK(full.code == 6);
+  CHECK(contains(full.err, "standard output"));
+  const TempDir dir;
+  const std::string command = std::string(QUANT_EXECUTABLE) + " inspect " + example_model() + " --tensors 2> " +
+                              (dir / "err").string() + " | true";
+  CHECK(std::system(command.c_str()) == 0);
+  CHECK(read_file(dir / "err").empty());
+}
+
+TEST_CASE("QUANT_LOG opens the log on stderr", "[program]") {
+  const std::vector<std::string> arguments{"plan", "w4a16", "--model", example_model()};
+  const Outcome quiet = run_quant(arguments, {"QUANT_LOG="});
+  const Outcome debug = run_quant(arguments, {"QUANT_LOG=debug"});
+  CHECK(debug.out == quiet.out);
+  CHECK(contains(debug.err, "debug: "));
+  CHECK_FALSE(contains(quiet.err, "debug: "));
+  CHECK(contains(run_quant({"--version"}, {"QUANT_LOG=loud"}).err, "QUANT_LOG=loud"));
+}
