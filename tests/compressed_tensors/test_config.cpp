@@ -81,6 +81,10 @@ TEST_CASE("types, blocks and own options are written the way readers know them")
       {"norm", 2.4}, {"symmetric_range", std::string("full")}, {"grid", std::int64_t{100}}, {"flag", true}};
   CHECK(weights(own).at("observer") == "mse_joint");
   CHECK(weights(own).at("observer_kwargs").dump() == R"({"flag":true,"grid":100,"norm":2.4,"symmetric_range":"full"})");
+  Scheme e5m2 = preset("FP8_DYNAMIC");
+  CHECK_FALSE(weights(e5m2).contains("float8_format"));
+  e5m2.weights->observer_kwargs["float8_format"] = std::string("e5m2");
+  CHECK(weights(e5m2).at("float8_format") == "e5m2");  // a key that makes readers of E4M3 stop
   Scheme local = preset("NVFP4");
   CHECK(config_of({{"g", local}})
             .at("quantization_config")

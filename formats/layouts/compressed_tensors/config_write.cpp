@@ -58,18 +58,22 @@ Json observer_json(const QuantArgs& args) {
 Json args_json(const std::optional<QuantArgs>& maybe) {
   if (!maybe) return nullptr;
   const QuantArgs& args = *maybe;
-  return {{"actorder", actorder_json(args)},
-          {"block_structure", block_json(args)},
-          {"dynamic", dynamic_json(args.dynamic)},
-          {"group_size", value_or_null(args.group_size)},
-          {"num_bits", args.num_bits},
-          {"observer", observer_json(args)},
-          {"observer_kwargs", kwargs_json(args)},
-          {"scale_dtype", scale_dtype_json(args)},
-          {"strategy", std::string(to_string(args.strategy))},
-          {"symmetric", args.symmetric},
-          {"type", std::string(to_string(args.type))},
-          {"zp_dtype", args.symmetric ? Json(nullptr) : Json(torch_name(args.zp_dtype.value_or(DType::I8)))}};
+  Json json = {{"actorder", actorder_json(args)},
+               {"block_structure", block_json(args)},
+               {"dynamic", dynamic_json(args.dynamic)},
+               {"group_size", value_or_null(args.group_size)},
+               {"num_bits", args.num_bits},
+               {"observer", observer_json(args)},
+               {"observer_kwargs", kwargs_json(args)},
+               {"scale_dtype", scale_dtype_json(args)},
+               {"strategy", std::string(to_string(args.strategy))},
+               {"symmetric", args.symmetric},
+               {"type", std::string(to_string(args.type))},
+               {"zp_dtype", args.symmetric ? Json(nullptr) : Json(torch_name(args.zp_dtype.value_or(DType::I8)))}};
+  // Other readers take every 8-bit float for E4M3 and would compute with garbage. They refuse keys that they do not
+  // know, so this one makes them stop instead.
+  if (element_dtype(args) == DType::F8_E5M2) json["float8_format"] = "e5m2";
+  return json;
 }
 
 Json scheme_json(const Scheme& scheme) {
