@@ -107,7 +107,7 @@ tbody tr:last-child > * { border-bottom: 0; }
 .worst .name { font-size: 12px; }
 .n { text-align: right; white-space: nowrap; }
 .nowrap { white-space: nowrap; }
-td.bar { width: 22%; min-width: 60px; vertical-align: middle; }
+td.bar { width: 15%; min-width: 56px; vertical-align: middle; }
 td.bar svg { height: 10px; }
 .tall { max-height: 78vh; overflow: auto; margin: 0 -22px -20px; border-top: 1px solid var(--line);
   border-radius: 0 0 10px 10px; }
