@@ -128,6 +128,8 @@ std::optional<NamePattern::Kind> NamePattern::match(std::string_view name, std::
   const MatchData data(pcre2_match_data_create_from_pattern(impl_->code.get(), nullptr));
   if (!data) throw Error(ErrorCode::internal, "PCRE2 has no memory for a match");
   const int found = pcre2_match(impl_->code.get(), units(name), name.size(), 0, 0, data.get(), impl_->context.get());
+  // Behind broken UTF-8 PCRE2 starts anew, anchored there: that is not the start of the name.
+  if (found >= 0 && pcre2_get_ovector_pointer(data.get())[0] != 0) return std::nullopt;
   if (found >= 0) return Kind::regex;
   if (found == PCRE2_ERROR_NOMATCH) return std::nullopt;
   throw Error(ErrorCode::recipe,

@@ -36,11 +36,12 @@ struct SearchDefaults {
 std::vector<ObserverKwarg> search_kwargs(const SearchDefaults& defaults) {
   return {
       number("maxshrink", defaults.maxshrink, kSmallest, 1, "largest part of the range that is tried to be cut off"),
-      integer("patience", defaults.patience, 1, 1e6, "stop after so many candidates without improvement"),
+      integer("patience", defaults.patience, 1, 1e6,
+              "accepted for llm-compressor's recipes; changes nothing: every candidate is tried"),
       integer("grid", defaults.grid, 1, 1e4, "candidates per whole range: they are 1/grid apart"),
-      number("norm", defaults.norm, 0.1, 16, "exponent of the error that is made smallest: sum |q - w|^norm"),
+      number("norm", defaults.norm, 0.1, 8, "exponent of the error that is made smallest: sum |q - w|^norm"),
       number("expand", defaults.expand, 0.1, 10, "the first candidate, as a factor of the min-max range"),
-      integer("chunk_size", 5, 1, 1e6, "accepted for llm-compressor's recipes; changes nothing here")};
+      integer("chunk_size", 5, 1, 1e6, "accepted for llm-compressor's recipes; changes nothing")};
 }
 
 std::vector<ObserverKwarg> with(std::vector<ObserverKwarg> kwargs, ObserverKwarg one) {
@@ -50,9 +51,10 @@ std::vector<ObserverKwarg> with(std::vector<ObserverKwarg> kwargs, ObserverKwarg
 
 std::vector<ObserverInfo> make_observers() {
   const ObserverKwarg strict{
-      "strict", KwType::boolean, false, 0, 0, {}, "fail, instead of using min-max, without importances"};
+      "strict", KwType::boolean, false, 0, 0, {}, "accepted for llm-compressor's recipes; changes nothing"};
   const SearchDefaults imatrix{0.95, 5, 20, 3.0, 1.0};
   const SearchDefaults nvfp4{1 - 0.8 / 1.8, 1000, 200, 2.4, 1.8};
+  const SearchDefaults squares{0.20, 5, 100, 2.0, 1.0};
   return {
       {"memoryless_minmax", "smallest and largest value (the default)", {}},
       {"static_minmax", "smallest and largest value of all data seen", {}},
@@ -64,7 +66,7 @@ std::vector<ObserverInfo> make_observers() {
       {"mse", "running average of memoryless_mse", with(search_kwargs({}), averaging())},
       {"mse_joint", "another name of memoryless_mse", search_kwargs({})},
       {"mse_search", "min and max shrunk together and apart, and neighbouring zero points, to the least error",
-       search_kwargs({})},
+       search_kwargs(squares)},
       {"nvfp4_expanded_mse", "wider memoryless_mse for NVFP4: from 1.8 down to 0.8 of the range", search_kwargs(nvfp4)},
       {"imatrix_mse", "memoryless_mse with each column's error weighted by its importance",
        with(search_kwargs(imatrix), strict)},

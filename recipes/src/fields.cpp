@@ -52,6 +52,7 @@ std::optional<Number> parse_number(std::string_view text) {
 std::optional<double> as_number(std::string_view text) {
   const std::string_view digits = unsigned_part(text);
   if (digits.empty() || !(is_digit(digits.front()) || digits.front() == '.')) return std::nullopt;
+  if (digits.size() > 1 && digits[0] == '0' && is_digit(digits[1])) return std::nullopt;
   const auto value = parse_number<double>(text);
   return value && std::isfinite(*value) ? value : std::nullopt;
 }
@@ -109,8 +110,8 @@ const Node* given(const Node& map, std::string_view key) {
 void check_keys(Mistakes& mistakes, const Node& map, const std::vector<std::string>& known, std::string_view owner) {
   for (const auto& entry : map.entries) {
     if (std::find(known.begin(), known.end(), entry.key) != known.end()) continue;
-    mistakes.add(entry.where, fmt::format("unknown field {} in {}{}", in_quotes(entry.key), owner,
-                                          suggestion(entry.key, known, "its fields")));
+    const std::string hint = mistakes.crowded() ? std::string() : suggestion(entry.key, known, "its fields");
+    mistakes.add(entry.where, fmt::format("unknown field {} in {}{}", in_quotes(entry.key), owner, hint));
   }
 }
 

@@ -40,7 +40,14 @@ std::string one_line(std::string_view text) {
 
 }  // namespace
 
-void Mistakes::add(Place place, std::string_view sentence) { found_.push_back({place, one_line(sentence)}); }
+void Mistakes::add(Place place, std::string_view sentence) {
+  if (settled_.contains({place.line, place.column})) return;
+  if (crowded()) {
+    ++dropped_;
+  } else {
+    found_.push_back({place, one_line(sentence)});
+  }
+}
 
 void Mistakes::throw_if_any() const {
   if (found_.empty()) return;
@@ -54,7 +61,7 @@ void Mistakes::throw_if_any() const {
     if (i > 0) message += '\n';
     message += at(sorted[i].place).to_string() + ": " + sorted[i].sentence;
   }
-  if (shown < sorted.size()) message += fmt::format("\n{}: and {} more mistakes", file_, sorted.size() - shown);
+  if (shown < count()) message += fmt::format("\n{}: and {} more mistakes", file_, count() - shown);
   throw Error(ErrorCode::recipe, message, "The recipe language is described in docs/recipes.md.");
 }
 

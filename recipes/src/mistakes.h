@@ -2,8 +2,10 @@
 #pragma once
 
 #include <cstddef>
+#include <set>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "quant/recipe.h"
@@ -22,18 +24,25 @@ class Mistakes {
 
   /// `sentence` is cut and its control characters are escaped, so that every mistake stays one readable line.
   void add(Place place, std::string_view sentence);
-  std::size_t count() const { return found_.size(); }
+  /// What is at `place` is known to be wrong: later mistakes there would only be consequences and are dropped.
+  void settle(Place place) { settled_.emplace(place.line, place.column); }
+  std::size_t count() const { return found_.size() + dropped_; }
+  /// True if there are so many that suggestions are no longer worth their time.
+  bool crowded() const { return found_.size() >= kMostKept; }
   SourceLocation at(Place place) const { return {file_, place.line, place.column}; }
   /// Throws Error{recipe} with one line for each mistake in the order of the file, if there is any.
   void throw_if_any() const;
 
  private:
+  static constexpr std::size_t kMostKept = 1000;
   struct Mistake {
     Place place;
     std::string sentence;
   };
   std::string file_;
   std::vector<Mistake> found_;
+  std::size_t dropped_ = 0;
+  std::set<std::pair<int, int>> settled_;
 };
 
 /// 'text', shortened if it is long.

@@ -85,14 +85,15 @@ void check_base_fields(Mistakes& mistakes, const Node& body) {
   }
 }
 
-/// The algorithm's role; makes the algorithm, so that it can refuse its parameters.
-Role role_of(Mistakes& mistakes, const AlgorithmEntry& algorithm, const Parameters& parameters, Place where) {
+/// The algorithm's role; nothing, and a mistake, if it refuses its parameters.
+std::optional<Role> role_of(Mistakes& mistakes, const AlgorithmEntry& algorithm, const Parameters& parameters,
+                            Place where) {
   if (!algorithm.create) return Role::quantize;
   try {
     return algorithm.create(parameters)->role();
   } catch (const Error& error) {
     mistakes.add(where, fmt::format("{}: {}", algorithm.modifier, error.what()));
-    return Role::quantize;
+    return std::nullopt;
   }
 }
 
@@ -133,7 +134,9 @@ std::optional<RecipeModifier> read_modifier(Mistakes& mistakes, const Registry& 
   if (!empty && !is_map(mistakes, *entry.value, entry.key)) return std::nullopt;
   const Node& body = empty ? kEmpty : *entry.value;
   modifier.parameters = read_parameters(mistakes, body, *algorithm);
-  const bool quantizes = role_of(mistakes, *algorithm, modifier.parameters, entry.where) == Role::quantize;
+  const auto role = role_of(mistakes, *algorithm, modifier.parameters, entry.where);
+  if (!role) return modifier;
+  const bool quantizes = role == Role::quantize;
   check_keys(mistakes, body, known_fields(*algorithm, quantizes), entry.key);
   check_base_fields(mistakes, body);
   if (const Node* ignore = given(body, "ignore")) modifier.ignore = read_patterns(mistakes, *ignore, "ignore");

@@ -180,7 +180,7 @@ class ArgsReader {
   QuantArgs& args_;
 };
 
-/// The place of "weights.group_size" or "observer_kwargs.grid" within the mapping, or of the mapping.
+/// The place of a value ("group_size"), of a key within a field ("observer_kwargs.grid"), or else of the mapping.
 Place place_of(const ArgsDraft& draft, std::string_view field) {
   const Node* node = draft.node;
   Place place = draft.where;
@@ -188,8 +188,7 @@ Place place_of(const ArgsDraft& draft, std::string_view field) {
     const std::size_t dot = field.find('.');
     const Node::Entry* entry = node->find(field.substr(0, dot));
     if (entry == nullptr) break;
-    place = entry->value->where;
-    if (dot != std::string_view::npos) place = entry->where;
+    place = node == draft.node && dot == std::string_view::npos ? entry->value->where : entry->where;
     node = entry->value;
     field = dot == std::string_view::npos ? std::string_view() : field.substr(dot + 1);
   }

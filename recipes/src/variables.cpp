@@ -17,6 +17,7 @@ struct Variable {
   std::optional<std::string> value;  ///< nothing: must be set by the user
   bool plain = true;
   bool used = false;
+  bool sound = true;  ///< false: its value is a mistake already
 };
 using Variables = std::map<std::string, Variable>;
 
@@ -139,17 +140,27 @@ class Substitution {
       : document_(document), text_(text), settings_(settings), mistakes_(mistakes) {}
 
   std::string run() {
-    for (const auto& [name, value] : settings_) variables_[name] = {value, can_be_plain(value), false};
+    for (const auto& [name, value] : settings_) variables_[name] = {value, can_be_plain(value)};
     read_defaults();
     for (Node& node : document_.nodes) {
       if (node.is_key || !node.is(Node::Kind::scalar) || node.text.find('$') == std::string::npos) continue;
       if (!defaults_.contains(&node)) replace_in(node);
     }
     check_settings();
-    return edited_text();
+    std::string result = edited_text();
+    if (!edits_.empty()) check_limits(result);
+    return result;
   }
 
  private:
+  /// Aliases may have multiplied what the variables' values are long. Ends the reading if they have.
+  void check_limits(const std::string& result) {
+    Mistakes found("");
+    if (read_document(result, found).root != nullptr) return;
+    mistakes_.add({}, "with the variables' values put in, the recipe breaks the limits of size (docs/recipes.md)");
+    mistakes_.throw_if_any();
+  }
+
   void read_defaults() {
     const Node::Entry* args = document_.root->find("args");
     if (args == nullptr || args->value->is(Node::Kind::null)) return;
@@ -166,7 +177,7 @@ class Substitution {
     }
     if (!node.is(Node::Kind::scalar) && !node.is(Node::Kind::null)) {
       mistakes_.add(node.where, fmt::format("args.{}: expected a single value, found {}", entry.key, describe(node)));
-      variables_.try_emplace(entry.key, Variable{std::string(), false, false});
+      variables_.try_emplace(entry.key, Variable{std::string(), false, false, false});
       return;
     }
     if (node.is(Node::Kind::null)) {
@@ -181,7 +192,7 @@ class Substitution {
     const std::string literal = without_escapes(node, entry.key);
     const auto setting = settings_.find(entry.key);
     if (setting == settings_.end()) {
-      variables_[entry.key] = {literal, node.plain, false};
+      variables_[entry.key] = {literal, node.plain};
       node.text = literal;
     } else {
       put(node, setting->second, can_be_plain(setting->second), fmt::format("args.{}", entry.key));
@@ -207,6 +218,7 @@ class Substitution {
     const auto found = variables_.find(name);
     if (found != variables_.end()) {
       found->second.used = true;
+      if (!found->second.sound) return nullptr;
       if (found->second.value) return &found->second;
       mistakes_.add(where, fmt::format("the variable '{}' must be set: --set {}=VALUE", name, name));
       return nullptr;
@@ -230,7 +242,10 @@ class Substitution {
       }
       if (reference.kind == Reference::Kind::variable) {
         const Variable* variable = use(reference.name, node.where);
-        if (variable == nullptr) return;
+        if (variable == nullptr) {
+          mistakes_.settle(node.where);
+          return;
+        }
         if (reference.length == source.size()) plain = plain && variable->plain;
         result += *variable->value;
         ++variables;
@@ -256,7 +271,12 @@ class Substitution {
     }
     set_scalar(node, value, plain);
     edit->replacement = rendered(value, node.plain || node.is(Node::Kind::null));
+    added_bytes_ += edit->replacement.size();
     edits_.push_back(std::move(*edit));
+    if (added_bytes_ > kLongestText) {
+      mistakes_.add(node.where, fmt::format("the variables' values add up to more than {} bytes", kLongestText));
+      mistakes_.throw_if_any();
+    }
   }
 
   void check_settings() {
@@ -296,6 +316,7 @@ class Substitution {
   Variables variables_;
   std::unordered_set<const Node*> defaults_;
   std::vector<Edit> edits_;
+  std::size_t added_bytes_ = 0;
 };
 
 }  // namespace

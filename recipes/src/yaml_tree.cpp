@@ -54,6 +54,7 @@ class TreeBuilder final : public YAML::EventHandler {
     check_tag(mark, tag);
     Node* node = add(Node::Kind::scalar, mark, anchor);
     node->plain = tag != "!";
+    node->weight += value.size() / kWeightBytes;
     node->text = value;
     attach(node);
   }
@@ -127,7 +128,7 @@ class TreeBuilder final : public YAML::EventHandler {
       frame.key = child;
       return;
     }
-    frame.node->weight += child->weight + 1;
+    frame.node->weight += child->weight + (frame.key == nullptr ? 0 : frame.key->weight);
     if (frame.node->weight > kMostNodes) {
       throw Stop{alias ? alias_place_ : child->where,
                  fmt::format("aliases blow the recipe up to more than {} values", kMostNodes)};

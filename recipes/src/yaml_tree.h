@@ -13,6 +13,7 @@ namespace quant::recipe_yaml {
 
 inline constexpr std::size_t kLongestText = std::size_t{1} << 20;  // bytes
 inline constexpr std::size_t kMostNodes = 100'000;                 // after following aliases
+inline constexpr std::size_t kWeightBytes = 64;                    // a text counts as one more node for so many
 inline constexpr std::size_t kDeepest = 32;                        // nested lists and mappings
 inline constexpr std::size_t kLongestScalar = 16'384;              // bytes
 
@@ -31,7 +32,7 @@ struct Node {
   bool plain = false;      ///< a scalar without quotes: its look decides its type
   bool is_key = false;
   bool open = false;           ///< still being read: an alias may not refer to it
-  std::size_t weight = 1;      ///< nodes of the tree below, aliases followed
+  std::size_t weight = 1;      ///< nodes of the tree below, aliases followed; long texts count more
   std::string text;            ///< of a scalar
   std::vector<Node*> items;    ///< of a list
   std::vector<Entry> entries;  ///< of a map, in order; keys are unique, `<<` is merged

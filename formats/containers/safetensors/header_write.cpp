@@ -73,7 +73,7 @@ void append_metadata(std::string& text, Metadata metadata) {
   text += "\"__metadata__\":{";
   const char* separator = "";
   for (const auto& [key, value] : metadata) {
-    if (key.size() > kMaxHeaderBytes || value.size() > kMaxHeaderBytes) refuse_size();
+    if (text.size() + key.size() + value.size() > kMaxHeaderBytes) refuse_size();
     text += separator + json_string(key) + ':' + json_string(value);
     if (text.size() > kMaxHeaderBytes) refuse_size();
     separator = ",";

@@ -1,0 +1,147 @@
+// The recipes of recipes/ and of the manual: all can be read, and say what their names promise.
+#include <algorithm>
+#include <filesystem>
+#include <map>
+
+#include "quant/names.h"
+#include "recipes/support.h"
+#include "support/catch.h"
+#include "support/temp_dir.h"
+
+using namespace quant;
+using namespace quant::test;
+
+namespace {
+
+const std::filesystem::path kSource = QUANT_SOURCE_DIR;
+
+/// Name of each ready recipe, and its weights (and inputs) as described.
+const std::map<std::string, std::string>& expected() {
+  static const std::map<std::string, std::string> table = {
+      {"fp8_block", "fp8-e4m3 block 128x128 / fp8-e4m3 group 128"},
+      {"fp8_dynamic", "fp8-e4m3 channel / fp8-e4m3 token"},
+      {"fp8_weight_only", "fp8-e4m3 channel"},
+      {"mxfp4", "mxfp4 group 32 / mxfp4 group 32"},
+      {"mxfp4a16", "mxfp4 group 32"},
+      {"mxfp8", "mxfp8 group 32 / mxfp8 group 32"},
+      {"mxfp8a16", "mxfp8 group 32"},
+      {"nvfp4a16", "nvfp4 group 16"},
+      {"template_with_variables", "int4 sym group 128 by mse_search"},
+      {"w2a16", "int2 sym group 128 by mse_search"},
+      {"w3a16", "int3 sym group 128 by mse_search"},
+      {"w4a16", "int4 sym group 128"},
+      {"w4a16_asym", "int4 asym group 128"},
+      {"w4a16_down_proj_w8", "int4 sym group 128 by mse_search; int8 sym group 128"},
+      {"w4a16_full_range", "int4 sym full-range group 128"},
+      {"w4a16_mse", "int4 sym group 128 by mse_search"},
+      {"w8a16", "int8 sym group 128"},
+      {"w8a8", "int8 sym channel / int8 sym token"},
+  };
+  return table;
+}
+
+std::string summary(const Recipe& recipe) {
+  std::string text;
+  for (const auto& scheme : recipe.modifiers.at(0).schemes) {
+    if (!text.empty()) text += "; ";
+    text += describe(*scheme.scheme.weights);
+    if (scheme.scheme.weights->observer) text += " by " + *scheme.scheme.weights->observer;
+    if (scheme.scheme.input_activations) text += " / " + describe(*scheme.scheme.input_activations);
+  }
+  return text;
+}
+
+std::vector<std::filesystem::path> ready_recipes() {
+  std::vector<std::filesystem::path> files;
+  for (const auto& entry : std::filesystem::directory_iterator(kSource / "recipes")) {
+    if (entry.path().extension() == ".yaml") files.push_back(entry.path());
+  }
+  std::sort(files.begin(), files.end());
+  return files;
+}
+
+struct Fence {
+  std::string language;
+  std::string text;
+};
+
+std::vector<Fence> fences_of(const std::string& markdown) {
+  std::vector<Fence> fences;
+  std::istringstream stream(markdown);
+  bool inside = false;
+  for (std::string line; std::getline(stream, line);) {
+    if (line.rfind("```", 0) == 0) {
+      if (!inside) fences.push_back({line.substr(3), ""});
+      inside = !inside;
+    } else if (inside) {
+      fences.back().text += line + "\n";
+    }
+  }
+  return fences;
+}
+
+}  // namespace
+
+TEST_CASE("each ready recipe means what its name says") {
+  const auto files = ready_recipes();
+  CHECK(files.size() == expected().size());
+  for (const auto& file : files) {
+    INFO(file.string());
+    const Recipe recipe = load_recipe(file, {}, registry());
+    REQUIRE(expected().contains(recipe.name));
+    CHECK(summary(recipe) == expected().at(recipe.name));
+    REQUIRE(recipe.modifiers.size() == 1);
+    REQUIRE(recipe.modifiers[0].ignore.size() == 1);
+    CHECK(recipe.modifiers[0].ignore[0].text == "lm_head");
+    const std::string text = read_file(file);
+    for (const std::string line : {"# For: ", "# Size: ", "# Loads in: ", "# Loss: "}) {
+      CHECK(text.find(line) != std::string::npos);
+    }
+  }
+}
+
+TEST_CASE("the template can be set to other numbers") {
+  const auto file = kSource / "recipes" / "template_with_variables.yaml";
+  const RecipeVariables settings = {
+      {"bits", "3"}, {"group_size", "32"}, {"symmetric", "false"}, {"observer", "percentile"}, {"keep", "re:.*head$"}};
+  const Recipe recipe = load_recipe(file, settings, registry());
+  CHECK(summary(recipe) == "int3 asym group 32 by percentile");
+  CHECK(recipe.modifiers[0].ignore[0].text == "re:.*head$");
+  CHECK(same(recipe, parse_recipe(recipe.text, file.string(), {}, registry())));
+}
+
+TEST_CASE("the mixed recipe keeps 8 bits for down_proj and reaches the others") {
+  const Recipe recipe = load_recipe(kSource / "recipes" / "w4a16_down_proj_w8.yaml", {}, registry());
+  const auto chosen = [&](const std::string& module) {
+    int bits = 0;
+    for (const auto& scheme : recipe.modifiers[0].schemes) {
+      for (const auto& target : scheme.targets) {
+        if (NamePattern(target.text).match(module, "Linear")) bits += scheme.scheme.weights->num_bits;
+      }
+    }
+    return bits;
+  };
+  for (const std::string name : {"self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "self_attn.o_proj",
+                                 "mlp.gate_proj", "mlp.up_proj"}) {
+    CHECK(chosen("model.layers.10." + name) == 4);
+  }
+  CHECK(chosen("model.layers.10.mlp.down_proj") == 8);
+}
+
+TEST_CASE("every recipe in the manual can be read, and its messages are those of the reader") {
+  int recipes = 0;
+  for (const Fence& fence : fences_of(read_file(kSource / "docs" / "recipes.md"))) {
+    if (fence.language != "yaml" && fence.language != "json") continue;
+    INFO(fence.text);
+    CHECK(mistakes(fence.text).empty());
+    ++recipes;
+  }
+  CHECK(recipes == 5);
+  const std::string bad =
+      "default_stage:\n  default_modifiers:\n    QuantizationModifier:\n      ignore: [lm_head]\n      target: "
+      "[Linear]\n      scheme: W4A61\n";
+  std::string shown;
+  for (std::string line : mistakes(bad)) shown += line.replace(0, 6, "w4.yaml") + "\n";
+  const std::string manual = read_file(kSource / "docs" / "recipes.md");
+  CHECK(manual.find("```text\n" + shown + "```") != std::string::npos);
+}

@@ -1,0 +1,222 @@
+#include <limits>
+#include <nlohmann/json.hpp>
+
+#include "quant/error.h"
+#include "quant/report.h"
+#include "sample_reports.h"
+#include "support/catch.h"
+#include "support/temp_dir.h"
+
+using namespace quant;
+using nlohmann::json;
+
+namespace {
+
+void check_equal(const ErrorSums& a, const ErrorSums& b) {
+  CHECK(a.signal == b.signal);
+  CHECK(a.noise == b.noise);
+  CHECK(a.dot == b.dot);
+  CHECK(a.recon == b.recon);
+  CHECK(a.max_abs_error == b.max_abs_error);
+  CHECK(a.count == b.count);
+  CHECK(a.clipped == b.clipped);
+  CHECK(a.zeros == b.zeros);
+}
+
+void check_equal(const LayerReport& a, const LayerReport& b) {
+  CHECK(a.module == b.module);
+  CHECK(a.shape == b.shape);
+  CHECK(a.dtype == b.dtype);
+  CHECK(a.rule == b.rule);
+  CHECK(a.modifier == b.modifier);
+  CHECK(a.algorithm == b.algorithm);
+  CHECK(a.scheme == b.scheme);
+  CHECK(a.format == b.format);
+  CHECK(a.bits_per_weight == b.bits_per_weight);
+  CHECK(a.bytes_before == b.bytes_before);
+  CHECK(a.bytes_after == b.bytes_after);
+  CHECK(a.scale_min == b.scale_min);
+  CHECK(a.scale_max == b.scale_max);
+  CHECK(a.seconds == b.seconds);
+  CHECK(a.notes == b.notes);
+  check_equal(a.sums, b.sums);
+}
+
+void check_equal(const RunReport& a, const RunReport& b) {
+  for (const auto member : {&RunReport::tool_version, &RunReport::model, &RunReport::architecture,
+                            &RunReport::recipe_name, &RunReport::recipe_text, &RunReport::plan_identity,
+                            &RunReport::layout, &RunReport::machine, &RunReport::started}) {
+    CHECK(a.*member == b.*member);
+  }
+  for (const auto member : {&RunReport::peak_memory_planned, &RunReport::peak_memory_measured, &RunReport::bytes_before,
+                            &RunReport::bytes_after, &RunReport::parameters}) {
+    CHECK(a.*member == b.*member);
+  }
+  for (const auto member : {&RunReport::seconds, &RunReport::bits_per_weight, &RunReport::model_bits_per_parameter}) {
+    CHECK(a.*member == b.*member);
+  }
+  CHECK(a.warnings == b.warnings);
+  REQUIRE(a.layers.size() == b.layers.size());
+  for (std::size_t i = 0; i < a.layers.size(); ++i) check_equal(a.layers[i], b.layers[i]);
+  REQUIRE(a.skipped.size() == b.skipped.size());
+  for (std::size_t i = 0; i < a.skipped.size(); ++i) {
+    CHECK(a.skipped[i].name == b.skipped[i].name);
+    CHECK(a.skipped[i].shape == b.skipped[i].shape);
+    CHECK(a.skipped[i].dtype == b.skipped[i].dtype);
+    CHECK(a.skipped[i].bytes == b.skipped[i].bytes);
+    CHECK(a.skipped[i].reason == b.skipped[i].reason);
+  }
+}
+
+// The error of reading `text`, which must name the source and contain `part`.
+void check_refused(const std::string& text, const std::string& part, ErrorCode code = ErrorCode::corrupt_file) {
+  CAPTURE(part);
+  try {
+    report_from_json(text, "dir/report.json");
+    FAIL_CHECK("no error");
+  } catch (const Error& error) {
+    CHECK(error.code() == code);
+    CAPTURE(error.what());
+    CHECK(std::string(error.what()).find("dir/report.json: ") == 0);
+    CHECK(std::string(error.what()).find(part) != std::string::npos);
+    CHECK_FALSE(error.hint().empty());
+  }
+}
+
+void check_changed(const std::string& pointer, const json& value, const std::string& part) {
+  json document = json::parse(report_to_json(test::small_report()));
+  document[json::json_pointer(pointer)] = value;
+  check_refused(document.dump(), part);
+}
+
+}  // namespace
+
+TEST_CASE("the JSON of a small report is the golden text", "[report][json]") {
+  const std::string golden = test::read_file(std::string(QUANT_SOURCE_DIR) + "/tests/report/golden/small_report.json");
+  CHECK(report_to_json(test::small_report()) == golden);
+}
+
+TEST_CASE("JSON keeps everything but the arrays", "[report][json]") {
+  for (const RunReport& report : {test::small_report(), test::llama_report(3), RunReport{}}) {
+    const std::string text = report_to_json(report);
+    const RunReport back = report_from_json(text, "x");
+    check_equal(back, report);
+    CHECK(report_to_json(back) == text);
+    CHECK(text.back() == '\n');
+  }
+}
+
+TEST_CASE("clock and machine stand under run alone", "[report][json]") {
+  RunReport first = test::llama_report(2);
+  RunReport second = first;
+  second.started = "2030-01-01T00:00:00Z";
+  second.machine = "another";
+  second.model = "/elsewhere";
+  second.seconds *= 2;
+  second.peak_memory_measured = 1;
+  second.peak_memory_planned = 2;
+  for (LayerReport& layer : second.layers) layer.seconds += 1;
+  json a = json::parse(report_to_json(first));
+  json b = json::parse(report_to_json(second));
+  CHECK(a != b);
+  a.erase("run");
+  b.erase("run");
+  CHECK(a.dump() == b.dump());
+}
+
+TEST_CASE("totals of the JSON", "[report][json]") {
+  const json document = json::parse(report_to_json(test::llama_report(3)));
+  const json& totals = document["totals"];
+  CHECK(totals["layers"] == 21);
+  CHECK(totals["by_kind"].size() == 7);
+  CHECK(totals["by_kind"][1]["kind"] == "k_proj");
+  CHECK(totals["by_kind"][1]["worst_module"] == "model.layers.0.self_attn.k_proj");
+  CHECK(totals["worst_layers"].size() == 10);
+  CHECK(totals["worst_layers"][0]["module"] == "model.layers.0.self_attn.k_proj");
+}
+
+TEST_CASE("infinities are null in JSON", "[report][json]") {
+  RunReport report = test::small_report();
+  report.layers[0].sums.noise = std::numeric_limits<double>::infinity();
+  report.layers[0].scale_max = std::numeric_limits<double>::quiet_NaN();
+  const std::string text = report_to_json(report);
+  const json document = json::parse(text);
+  CHECK(document["layers"][0]["metrics"]["nmse"].is_null());
+  CHECK(document["layers"][0]["scale_max"].is_null());
+  CHECK(document["layers"][1]["metrics"]["sqnr_db"].is_null());  // an exact layer
+  CHECK(document["layers"][1]["metrics"]["nmse"] == 0);
+  const RunReport back = report_from_json(text, "x");
+  CHECK(back.layers[0].sums.noise == std::numeric_limits<double>::infinity());
+  CHECK(back.layers[0].scale_max == std::numeric_limits<double>::infinity());
+}
+
+TEST_CASE("bytes that are not UTF-8 do not stop a report", "[report][json]") {
+  RunReport report = test::small_report();
+  report.model = "/models/\xFF\xFE";
+  const RunReport back = report_from_json(report_to_json(report), "x");
+  CHECK(back.model == "/models/\xEF\xBF\xBD\xEF\xBF\xBD");
+}
+
+TEST_CASE("hostile texts round-trip as they are", "[report][json]") {
+  const RunReport report = test::hostile_report();
+  check_equal(report_from_json(report_to_json(report), "x"), report);
+}
+
+TEST_CASE("JSON that is no report is refused", "[report][json]") {
+  check_refused("", "not valid JSON");
+  check_refused("{", "not valid JSON");
+  check_refused("[]", "the document is not an object but array");
+  check_refused("null", "the document is not an object but null");
+  check_refused("{}", "'schema_version' is missing");
+  check_refused("{\"schema_version\": 2}", "'schema_version' is 2; this version reads 1", ErrorCode::unsupported);
+  check_refused("{\"schema_version\": -1}", "'schema_version' is not a whole number");
+  check_refused("{\"schema_version\": 1.0}", "'schema_version' is not a whole number");
+  check_refused("{\"schema_version\": 1, \"schema_version\": 1}", "the key 'schema_version' occurs twice");
+  check_refused(std::string(200000, '['), "not valid JSON");
+  check_refused(std::string(100000, '[') + std::string(100000, ']'), "the document is not an object but array");
+  check_refused(report_to_json(test::small_report()) + "x", "not valid JSON");
+  check_refused("\xFF", "not valid JSON");
+}
+
+TEST_CASE("every missing key is named", "[report][json]") {
+  const json whole = json::parse(report_to_json(test::small_report()));
+  std::size_t removed = 0;
+  const json flat = whole.flatten();
+  for (const auto& [pointer, value] : flat.items()) {
+    // Keys of derived values may be anything; they are not read.
+    if (pointer.find("/metrics") != std::string::npos || pointer.find("/totals/by_kind") == 0 ||
+        pointer.find("/totals/worst") == 0 || pointer.find("/totals/sums") == 0) {
+      continue;
+    }
+    const json::json_pointer place(pointer);
+    if (whole[place.parent_pointer()].is_array()) continue;
+    json document = whole;
+    document[place.parent_pointer()].erase(place.back());
+    check_refused(document.dump(), place.back() + "' is missing");
+    ++removed;
+  }
+  CHECK(removed > 60);
+}
+
+TEST_CASE("wrong types and values are named", "[report][json]") {
+  check_changed("/layers", 5, "'layers' is not a list but has number");
+  check_changed("/layers/1", "x", "'layers[1]' is not an object but string");
+  check_changed("/layers/0/module", 5, "'layers[0].module' is not a string");
+  check_changed("/layers/0/shape", json::array({-1, 2}), "'layers[0].shape' is not a list of whole numbers");
+  check_changed("/layers/0/shape", json::array({1.5}), "'layers[0].shape' is not a list of whole numbers");
+  check_changed("/layers/0/shape", json(std::vector<int>(65, 1)), "'layers[0].shape' has 65 dimensions");
+  check_changed("/layers/0/bytes_before", -3, "'layers[0].bytes_before' is not a whole number");
+  check_changed("/layers/0/bytes_before", 1e30, "'layers[0].bytes_before' is not a whole number");
+  check_changed("/layers/0/sums/noise", "1", "'layers[0].sums.noise' is not a number or null");
+  check_changed("/layers/0/sums/noise", -1.0, "'layers[0].sums' has a negative");
+  check_changed("/layers/0/sums/clipped", 9, "'layers[0].sums' counts 9 clipped");
+  check_changed("/layers/0/notes", json::array({1}), "'layers[0].notes' is not a list of strings");
+  check_changed("/layers/0/note", "x", "'layers[0]' has the unknown key 'note'");
+  check_changed("/skipped/0/extra", "x", "'skipped[0]' has the unknown key 'extra'");
+  check_changed("/extra", 1, "the document has the unknown key 'extra'");
+  check_changed("/" + std::string(500, 'k'), 1, "...'");
+  check_changed("/totals/layers", 7, "'totals.layers' says 7, but the report lists 2");
+  check_changed("/run/layer_seconds", json::array({1.0}), "'run.layer_seconds' has 1 entries for 2 layers");
+  check_changed("/recipe", nullptr, "'recipe' is not an object but null");
+  check_changed("/recipe/name", nullptr, "'recipe.name' is not a string");
+}
