@@ -41,8 +41,8 @@ void print_result(const DequantizeCommand& options, const DequantizeResult& resu
   } else if (!options.quiet) {
     write_stdout(field_list(
         {{"output", options.output},
-         {"tensors",
-          fmt::format("{} in {} files, {} of them were quantized", result.tensors, result.files, result.linears)},
+         {"tensors", fmt::format("{} in {}, {} of them were quantized", result.tensors, counted(result.files, "file"),
+                                 result.linears)},
          {"size", fmt::format("{} -> {}", human_bytes(result.bytes_before), human_bytes(result.bytes_after))}}));
   }
 }

@@ -107,7 +107,7 @@ std::string summary_text(const RunCommand& options, const RunReport& report) {
                             percent(report.bytes_after, report.bytes_before))},
        {"bits", fmt::format("{:.3f} per quantized weight, {:.3f} per parameter", report.bits_per_weight,
                             report.model_bits_per_parameter)},
-       {"error", fmt::format("{} layers, SQNR {}, NMSE {}, cosine {:.6f}", report.layers.size(),
+       {"error", fmt::format("{}, SQNR {}, NMSE {}, cosine {:.6f}", counted(report.layers.size(), "layer"),
                              sqnr_text(total.sqnr_db), nmse_text(total.nmse), total.cosine)},
        {"time",
         fmt::format("{}, peak memory {}", human_seconds(report.seconds), human_bytes(report.peak_memory_measured))},

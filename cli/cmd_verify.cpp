@@ -47,16 +47,18 @@ std::string verification_text(const VerifyCommand& options, const Verification& 
     text += fmt::format("{}: {}: {} [{}]\n", to_string(finding.severity), printable(finding.subject),
                         printable(finding.message), finding.check);
   }
-  const std::string quantized = result.linears == 0 ? std::string("none")
-                                                    : fmt::format("{} linears, {}, {} scales", result.linears,
-                                                                  result.layout, human_count(result.scales));
-  text += field_list(
-      {{"checkpoint", options.directory},
-       {"tensors", fmt::format("{} in {} files, {}", result.tensors, result.files, human_bytes(result.bytes))},
-       {"quantized", quantized},
-       {"report", result.report ? "consistent unless said above" : "none"},
-       {"result", fmt::format("{}: {} errors, {} warnings", good ? "good" : "BROKEN",
-                              result.count(Finding::Severity::error), result.count(Finding::Severity::warning))}});
+  const std::string quantized = result.linears == 0
+                                    ? std::string("none")
+                                    : fmt::format("{}, {}, {} scales", counted(result.linears, "linear"), result.layout,
+                                                  human_count(result.scales));
+  text += field_list({{"checkpoint", options.directory},
+                      {"tensors", fmt::format("{} in {}, {}", result.tensors, counted(result.files, "file"),
+                                              human_bytes(result.bytes))},
+                      {"quantized", quantized},
+                      {"report", result.report ? "read" : "not read"},
+                      {"result", fmt::format("{}: {}, {}", good ? "good" : "BROKEN",
+                                             counted(result.count(Finding::Severity::error), "error"),
+                                             counted(result.count(Finding::Severity::warning), "warning"))}});
   return text;
 }
 

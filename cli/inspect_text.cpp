@@ -27,7 +27,8 @@ std::uint64_t tensor_bytes(const Inspection& inspection) {
 std::string quantization_text(const Inspection& inspection) {
   if (!inspection.unreadable.empty()) return inspection.unreadable;
   if (inspection.tensors->layout() == nullptr) return "none";
-  return fmt::format("{}, {} linears", inspection.tensors->layout()->name(), inspection.tensors->linears().size());
+  return fmt::format("{}, {}", inspection.tensors->layout()->name(),
+                     counted(inspection.tensors->linears().size(), "linear"));
 }
 
 std::string totals_text(const std::string& title, const std::map<std::string, TypeTotals>& totals) {

@@ -99,10 +99,12 @@ std::string totals_text(const Plan& plan) {
           ? std::string("?")
           : fmt::format("{:.2f}x", static_cast<double>(plan.bytes_before) / static_cast<double>(plan.bytes_after));
   return field_list(
-      {{"quantized", fmt::format("{} linears, {:.3f} bits per weight", plan.linears.size(), plan.bits_per_weight)},
+      {{"quantized",
+        fmt::format("{}, {:.3f} bits per weight", counted(plan.linears.size(), "linear"), plan.bits_per_weight)},
        {"tensors", fmt::format("{} -> {} ({} smaller), {:.3f} bits per parameter", human_bytes(plan.bytes_before),
                                human_bytes(plan.bytes_after), ratio, plan.model_bits_per_parameter)},
-       {"output", fmt::format("{} in {} files of tensors", human_bytes(plan.output_bytes), plan.shards.size())},
+       {"output",
+        fmt::format("{} with {} of tensors", human_bytes(plan.output_bytes), counted(plan.shards.size(), "file"))},
        {"peak memory", human_bytes(plan.peak_memory)},
        {"time", fmt::format("about {}", human_seconds(plan.seconds_estimate))}});
 }
@@ -175,8 +177,8 @@ std::string plan_remarks(const Plan& plan) {
 }
 
 void throw_problems(const Plan& plan) {
-  std::string message = fmt::format("the recipe cannot run on this model ({} {})", plan.problems.size(),
-                                    plan.problems.size() == 1 ? "problem" : "problems");
+  std::string message =
+      fmt::format("the recipe cannot run on this model ({})", counted(plan.problems.size(), "problem"));
   for (const std::string& problem : plan.problems) message += "\n  - " + problem;
   throw Error(ErrorCode::recipe, message, "'quant plan' shows what the recipe would do", "PlanProblems");
 }

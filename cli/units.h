@@ -11,9 +11,11 @@ namespace quant::cli {
 /// and Ti are powers of 1024. Case does not matter. Throws Error{usage} naming `option`; zero is refused as well.
 std::uint64_t parse_size(std::string_view text, std::string_view option);
 
-std::string human_bytes(std::uint64_t bytes);                  ///< "9.18 MB"
-std::string human_count(std::uint64_t count);                  ///< "4.59 M"
-std::string human_seconds(double seconds);                     ///< "0.4 s", "1:05", "2:03:04"
+std::string human_bytes(std::uint64_t bytes);  ///< "9.18 MB"
+std::string human_count(std::uint64_t count);  ///< "4.59 M"
+std::string human_seconds(double seconds);     ///< "40 ms", "1.4 s", "1:05", "2:03:04"
+/// "1 file", "3 files".
+std::string counted(std::uint64_t count, std::string_view noun);
 std::string percent(std::uint64_t part, std::uint64_t whole);  ///< "12.3 %"
 /// `text` with control characters (also of the C1 range) and bytes that are no UTF-8 written as \xNN: names from files
 /// must not move the cursor of a terminal.

@@ -42,7 +42,10 @@ TEST_CASE("numbers are written for people", "[units]") {
   CHECK(human_bytes(5'000'000'000'000'000) == "5000 TB");
   CHECK(human_count(4'590'848) == "4.59 M");
   CHECK(human_count(12) == "12");
-  CHECK(human_seconds(0.44) == "0.4 s");
+  CHECK(human_seconds(0.0444) == "44 ms");
+  CHECK(human_seconds(0.9996) == "1.0 s");
+  CHECK(counted(1, "file") == "1 file");
+  CHECK(counted(0, "file") == "0 files");
   CHECK(human_seconds(59.4) == "59 s");
   CHECK(human_seconds(59.6) == "1:00");
   CHECK(human_seconds(7384) == "2:03:04");
