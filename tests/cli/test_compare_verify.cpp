@@ -10,7 +10,7 @@ namespace fs = std::filesystem;
 
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
-void copy(const fs::path& from, const fs::path& to) { fs::copy(from, to, fs::copy_options::recursive); }
+void copy_folder(const fs::path& from, const fs::path& to) { fs::copy(from, to, fs::copy_options::recursive); }
 
 bool has_check(const nlohmann::json& result, const std::string& check) {
   for (const auto& finding : result.at("findings")) {
@@ -96,7 +96,7 @@ TEST_CASE("verify accepts what run wrote and the example itself", "[verify]") {
 TEST_CASE("verify finds what was broken", "[verify]") {
   TempDir dir;
   const fs::path broken = dir / "broken";
-  copy(quantized_example(), broken);
+  copy_folder(quantized_example(), broken);
   auto config = nlohmann::json::parse(read_file(broken / "config.json"));
 
   auto changed = config;

@@ -99,7 +99,7 @@ TEST_CASE("values that are not numbers are counted and placed", "[statistics]") 
   CHECK(all[1].infinities == 2);
   CHECK(all[1].max == 0.0F);
   CHECK(all[2].count == 0);
-  CHECK(all[2].top_columns.size() == 4);
+  CHECK(all[2].top_columns.empty());
   CHECK(all[3].stddev == 0.0);
   CHECK(all[3].kurtosis == 0.0);
   CHECK(all[3].outliers == 0);
