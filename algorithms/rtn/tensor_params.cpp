@@ -212,6 +212,7 @@ TensorParams tensor_params(const TensorView& weight, const QuantArgs& args, std:
   TensorParams params;
   if (weight.rows() == 0 || weight.cols() == 0) return params;
   threads = useful_threads(threads, weight.rows() * weight.cols());
+  kernels();  // throws here for a wrong QUANT_ISA: an exception must not leave a parallel region
   if (is_nvfp4(args)) {
     const Extremes range = tensor_range(weight, threads);
     const float absmax = std::max({-range.smallest, range.largest, std::numeric_limits<float>::min()});
