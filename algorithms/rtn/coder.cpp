@@ -100,7 +100,7 @@ void Coder::find_absmax(const Job& job, std::uint64_t first, std::uint64_t end) 
   }
 }
 
-// values_ and importance_: the weights of one group, row by row.
+// values_ and importance_: the weights of group `group`, row by row.
 void Coder::gather(const Job& job, std::uint64_t first, std::uint64_t end, std::uint64_t group) {
   const std::uint64_t col = group * job.grid.col_extent;
   const std::uint64_t width = std::min(job.grid.col_extent, job.rows.cols() - col);
@@ -116,12 +116,28 @@ void Coder::gather(const Job& job, std::uint64_t first, std::uint64_t end, std::
 
 void Coder::search_scales(const Job& job, std::uint64_t first, std::uint64_t end) {
   find_ranges(job, first, end);
+  const bool single_row = end == first + 1;
+  if (single_row) {
+    values_.resize(job.rows.cols());
+    job.rows.read(first, 0, values_);
+  }
   for (std::uint64_t g = 0; g < job.grid.cols; ++g) {
-    gather(job, first, end, g);
-    if (observer_.kind == Observer::Kind::percentile) {
-      percentile_range(job.rules, observer_.percentile, values_, minima_[g], maxima_[g]);
+    std::span<float> values(values_);
+    std::span<const float> importance = job.importance;
+    if (single_row) {
+      const std::uint64_t col = g * job.grid.col_extent;
+      const std::uint64_t width = std::min(job.grid.col_extent, job.rows.cols() - col);
+      values = values.subspan(col, width);
+      if (!importance.empty()) importance = importance.subspan(col, width);
+    } else {
+      gather(job, first, end, g);
+      values = values_;
+      importance = importance_;
     }
-    GroupErrors errors(job.rules, observer_, values_, importance_);
+    if (observer_.kind == Observer::Kind::percentile) {
+      percentile_range(job.rules, observer_.percentile, values, minima_[g], maxima_[g]);
+    }
+    GroupErrors errors(job.rules, observer_, values, importance);
     const ScaleChoice choice = search_.choose(job.rules, observer_, minima_[g], maxima_[g], errors);
     scales_[g] = choice.scale;
     if (!job.rules.symmetric) zero_points_[g] = choice.zero_point;

@@ -9,6 +9,7 @@
 #include "quant/algorithm.h"
 #include "quant/weight_rows.h"
 #include "rules.h"
+#include "scale_search.h"
 
 namespace quant::rtn {
 

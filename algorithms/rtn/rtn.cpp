@@ -117,7 +117,7 @@ QuantizedTensor rtn_quantize(const TensorView& weight, QuantArgs args, std::span
   check_args(args);
   rtn::check_weight(weight);
   rtn::check_importance(importance, weight.cols());
-  const int threads = omp_get_max_threads();
+  const int threads = rtn::useful_threads(omp_get_max_threads(), weight.rows() * weight.cols());
   QuantizedTensor out;
   out.resize(args, weight.rows(), weight.cols());
   out.scale_dtype = rtn::default_scale_dtype(args, weight.dtype);

@@ -10,6 +10,7 @@
 #include "quant/error.h"
 #include "quant/kernels.h"
 #include "quant/weight_rows.h"
+#include "scale_search.h"
 
 namespace quant::rtn {
 namespace {
@@ -194,6 +195,11 @@ void check_weight(const TensorView& weight) {
               "leave this layer out with 'ignore'");
 }
 
+int useful_threads(int threads, std::uint64_t count) {
+  const std::uint64_t worth = 1 + (count >> 16);
+  return static_cast<int>(std::min<std::uint64_t>(worth, static_cast<std::uint64_t>(std::max(threads, 1))));
+}
+
 std::uint64_t quantile_rank(double quantile, std::uint64_t count) {
   const double rank = std::ceil(quantile * static_cast<double>(count)) - 1;
   return std::min(count - 1, static_cast<std::uint64_t>(std::max(rank, 0.0)));
@@ -205,7 +211,8 @@ TensorParams tensor_params(const TensorView& weight, const QuantArgs& args, std:
   check_importance(importance, weight.cols());
   TensorParams params;
   if (weight.rows() == 0 || weight.cols() == 0) return params;
-  threads = std::max(threads, 1);
+  threads = useful_threads(threads, weight.rows() * weight.cols());
+  kernels();  // throws here for a wrong QUANT_ISA: an exception must not leave a parallel region
   if (is_nvfp4(args)) {
     const Extremes range = tensor_range(weight, threads);
     const float absmax = std::max({-range.smallest, range.largest, std::numeric_limits<float>::min()});

@@ -27,6 +27,9 @@ void check_importance(std::span<const float> importance, std::uint64_t cols);
 /// Throws Error{unsupported} unless the elements of `weight` are real numbers that read_f32 reads.
 void check_weight(const TensorView& weight);
 
+/// How many of `threads` threads are worth starting for `count` weights; at least 1.
+int useful_threads(int threads, std::uint64_t count);
+
 /// values[rank] for the wanted quantile of `count` sorted values, by nearest rank: ceil(q count) - 1.
 std::uint64_t quantile_rank(double quantile, std::uint64_t count);
 

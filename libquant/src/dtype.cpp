@@ -66,7 +66,8 @@ unsigned encode_small_float(float value, int mantissa, int bias) {
   return base + rounded;  // a carry out of the mantissa raises the exponent
 }
 
-std::uint8_t encode_saturating(float value, int mantissa, int bias, float largest, unsigned largest_code, unsigned nan_code) {
+std::uint8_t encode_saturating(float value, int mantissa, int bias, float largest, unsigned largest_code,
+                               unsigned nan_code) {
   const unsigned sign = std::signbit(value) ? 0x80U : 0U;
   if (std::isnan(value)) return static_cast<std::uint8_t>(sign | nan_code);
   const float magnitude = std::fabs(value);
@@ -103,7 +104,8 @@ std::optional<DType> parse_torch_dtype(std::string_view name) {
 float f16_to_f32(std::uint16_t bits) {
   const std::uint32_t sign = (bits & 0x8000U) << 16;
   const std::uint32_t magnitude = bits & 0x7FFFU;
-  if (magnitude >= 0x7C00U) return std::bit_cast<float>(sign | 0x7F800000U | (magnitude & 0x3FFU) << 13);
+  if (magnitude > 0x7C00U) return std::bit_cast<float>(sign | 0x7FC00000U | (magnitude & 0x3FFU) << 13);  // quieted
+  if (magnitude == 0x7C00U) return std::bit_cast<float>(sign | 0x7F800000U);
   const float value = decode_small_float(magnitude, 10, 15);
   return sign != 0 ? -value : value;
 }
@@ -147,13 +149,20 @@ std::uint8_t f32_to_e2m1(float value) {
   const float magnitude = std::fabs(value);
   // Boundaries half way between neighbours; a tie goes to the even code.
   unsigned code = 7;
-  if (magnitude <= 0.25F) code = 0;
-  else if (magnitude < 0.75F) code = 1;
-  else if (magnitude <= 1.25F) code = 2;
-  else if (magnitude < 1.75F) code = 3;
-  else if (magnitude <= 2.5F) code = 4;
-  else if (magnitude < 3.5F) code = 5;
-  else if (magnitude <= 5.0F) code = 6;
+  if (magnitude <= 0.25F)
+    code = 0;
+  else if (magnitude < 0.75F)
+    code = 1;
+  else if (magnitude <= 1.25F)
+    code = 2;
+  else if (magnitude < 1.75F)
+    code = 3;
+  else if (magnitude <= 2.5F)
+    code = 4;
+  else if (magnitude < 3.5F)
+    code = 5;
+  else if (magnitude <= 5.0F)
+    code = 6;
   return static_cast<std::uint8_t>(sign | code);
 }
 
@@ -164,11 +173,16 @@ float e8m0_to_f32(std::uint8_t bits) {
 
 float round_to_dtype(DType type, float value) {
   switch (type) {
-    case DType::F16: return f16_to_f32(f32_to_f16(value));
-    case DType::BF16: return bf16_to_f32(f32_to_bf16(value));
-    case DType::F8_E4M3: return e4m3_to_f32(f32_to_e4m3(value));
-    case DType::F8_E5M2: return e5m2_to_f32(f32_to_e5m2(value));
-    default: return value;
+    case DType::F16:
+      return f16_to_f32(f32_to_f16(value));
+    case DType::BF16:
+      return bf16_to_f32(f32_to_bf16(value));
+    case DType::F8_E4M3:
+      return e4m3_to_f32(f32_to_e4m3(value));
+    case DType::F8_E5M2:
+      return e5m2_to_f32(f32_to_e5m2(value));
+    default:
+      return value;
   }
 }
 

@@ -29,8 +29,8 @@ float fnuz_to_f32(std::uint8_t bits, int mantissa, int bias) {
   const unsigned exponent = magnitude >> mantissa;
   const unsigned fraction = magnitude & ((1U << mantissa) - 1U);
   const unsigned significand = exponent == 0 ? fraction : fraction + (1U << mantissa);
-  const float value = std::ldexp(static_cast<float>(significand),
-                                 (exponent == 0 ? 1 : static_cast<int>(exponent)) - bias - mantissa);
+  const float value =
+      std::ldexp(static_cast<float>(significand), (exponent == 0 ? 1 : static_cast<int>(exponent)) - bias - mantissa);
   return (bits & 0x80U) != 0 ? -value : value;
 }
 
@@ -46,7 +46,12 @@ void read_f4(const TensorView& view, std::uint64_t first, std::span<float> out) 
 
 std::uint64_t element_count(const Shape& shape) {
   std::uint64_t count = 1;
-  for (const std::uint64_t size : shape) count = checked_mul(count, size, "shape " + to_string(shape));
+  for (const std::uint64_t size : shape) {
+    // The message is made only where it is needed: this runs for every read of a few values.
+    std::uint64_t product = 0;
+    if (__builtin_mul_overflow(count, size, &product)) checked_mul(count, size, "shape " + to_string(shape));
+    count = product;
+  }
   return count;
 }
 
@@ -90,39 +95,74 @@ void read_f32(const TensorView& view, std::uint64_t first, std::span<float> out)
   }
   const std::byte* in = view.bytes.data() + first * dtype_bits(view.dtype) / 8;
   switch (view.dtype) {
-    case DType::F32: std::memcpy(out.data(), in, out.size_bytes()); return;
-    case DType::F16: kernels().f16_to_f32(in, out.data(), out.size()); return;
-    case DType::BF16: kernels().bf16_to_f32(in, out.data(), out.size()); return;
-    case DType::F64: convert_each<double>(in, out, [](double v) { return static_cast<float>(v); }); return;
-    case DType::I64: convert_each<std::int64_t>(in, out, [](std::int64_t v) { return static_cast<float>(v); }); return;
-    case DType::U64: convert_each<std::uint64_t>(in, out, [](std::uint64_t v) { return static_cast<float>(v); }); return;
-    case DType::I32: convert_each<std::int32_t>(in, out, [](std::int32_t v) { return static_cast<float>(v); }); return;
-    case DType::U32: convert_each<std::uint32_t>(in, out, [](std::uint32_t v) { return static_cast<float>(v); }); return;
-    case DType::I16: convert_each<std::int16_t>(in, out, [](std::int16_t v) { return static_cast<float>(v); }); return;
-    case DType::U16: convert_each<std::uint16_t>(in, out, [](std::uint16_t v) { return static_cast<float>(v); }); return;
-    case DType::I8: convert_each<std::int8_t>(in, out, [](std::int8_t v) { return static_cast<float>(v); }); return;
-    case DType::U8: convert_each<std::uint8_t>(in, out, [](std::uint8_t v) { return static_cast<float>(v); }); return;
-    case DType::F8_E4M3: convert_each<std::uint8_t>(in, out, e4m3_to_f32); return;
-    case DType::F8_E5M2: convert_each<std::uint8_t>(in, out, e5m2_to_f32); return;
-    case DType::F8_E8M0: convert_each<std::uint8_t>(in, out, e8m0_to_f32); return;
+    case DType::F32:
+      std::memcpy(out.data(), in, out.size_bytes());
+      return;
+    case DType::F16:
+      kernels().f16_to_f32(in, out.data(), out.size());
+      return;
+    case DType::BF16:
+      kernels().bf16_to_f32(in, out.data(), out.size());
+      return;
+    case DType::F64:
+      convert_each<double>(in, out, [](double v) { return static_cast<float>(v); });
+      return;
+    case DType::I64:
+      convert_each<std::int64_t>(in, out, [](std::int64_t v) { return static_cast<float>(v); });
+      return;
+    case DType::U64:
+      convert_each<std::uint64_t>(in, out, [](std::uint64_t v) { return static_cast<float>(v); });
+      return;
+    case DType::I32:
+      convert_each<std::int32_t>(in, out, [](std::int32_t v) { return static_cast<float>(v); });
+      return;
+    case DType::U32:
+      convert_each<std::uint32_t>(in, out, [](std::uint32_t v) { return static_cast<float>(v); });
+      return;
+    case DType::I16:
+      convert_each<std::int16_t>(in, out, [](std::int16_t v) { return static_cast<float>(v); });
+      return;
+    case DType::U16:
+      convert_each<std::uint16_t>(in, out, [](std::uint16_t v) { return static_cast<float>(v); });
+      return;
+    case DType::I8:
+      convert_each<std::int8_t>(in, out, [](std::int8_t v) { return static_cast<float>(v); });
+      return;
+    case DType::U8:
+      convert_each<std::uint8_t>(in, out, [](std::uint8_t v) { return static_cast<float>(v); });
+      return;
+    case DType::F8_E4M3:
+      convert_each<std::uint8_t>(in, out, e4m3_to_f32);
+      return;
+    case DType::F8_E5M2:
+      convert_each<std::uint8_t>(in, out, e5m2_to_f32);
+      return;
+    case DType::F8_E8M0:
+      convert_each<std::uint8_t>(in, out, e8m0_to_f32);
+      return;
     case DType::F8_E4M3FNUZ:
       convert_each<std::uint8_t>(in, out, [](std::uint8_t v) { return fnuz_to_f32(v, 3, 8); });
       return;
     case DType::F8_E5M2FNUZ:
       convert_each<std::uint8_t>(in, out, [](std::uint8_t v) { return fnuz_to_f32(v, 2, 16); });
       return;
-    case DType::F4: read_f4(view, first, out); return;
+    case DType::F4:
+      read_f4(view, first, out);
+      return;
     case DType::C64:
     case DType::F6_E2M3:
     case DType::F6_E3M2:
-    case DType::BOOL: break;
+    case DType::BOOL:
+      break;
   }
-  throw Error(ErrorCode::unsupported, "values of type " + std::string(dtype_name(view.dtype)) + " cannot be read as numbers");
+  throw Error(ErrorCode::unsupported,
+              "values of type " + std::string(dtype_name(view.dtype)) + " cannot be read as numbers");
 }
 
 TensorView f32_view(std::span<const float> values, std::uint64_t rows, std::uint64_t cols) {
   if (checked_mul(rows, cols, "matrix") != values.size()) {
-    throw Error(ErrorCode::usage, std::to_string(values.size()) + " values are no matrix " + to_string(Shape{rows, cols}));
+    throw Error(ErrorCode::usage,
+                std::to_string(values.size()) + " values are no matrix " + to_string(Shape{rows, cols}));
   }
   return TensorView{DType::F32, {rows, cols}, std::as_bytes(values)};
 }

@@ -67,6 +67,14 @@ TEST_CASE("several formats make the model mixed") {
   CHECK(same.at("quantization_config").at("format") == "pack-quantized");
 }
 
+TEST_CASE("a group that quantizes no weights has no format") {
+  const Json config = config_of({{"a", preset("UNQUANTIZED", {"x"})}, {"b", preset("W8A16")}});
+  const Json& quantization = config.at("quantization_config");
+  CHECK(quantization.at("format") == "pack-quantized");
+  CHECK(quantization.at("config_groups").at("a").at("format").is_null());
+  CHECK(config_of({}).at("quantization_config").at("format") == "dense");
+}
+
 TEST_CASE("types, blocks and own options are written the way readers know them") {
   const auto weights = [&](const Scheme& scheme) {
     return config_of({{"group_0", scheme}}).at("quantization_config").at("config_groups").at("group_0").at("weights");

@@ -33,8 +33,10 @@ execute_process(COMMAND ${WORK_DIR}/build/consumer
                 ${WORK_DIR}/prefix/share/quant/examples/tiny-llama-novels
                 ${WORK_DIR}/prefix/share/quant/recipes/w4a16.yaml
                 COMMAND_ERROR_IS_FATAL ANY)
-execute_process(COMMAND ${WORK_DIR}/prefix/bin/quant recipes
+execute_process(COMMAND ${CMAKE_COMMAND} -E env --unset=QUANT_RECIPES ${WORK_DIR}/prefix/bin/quant recipes --json
                 OUTPUT_VARIABLE listing COMMAND_ERROR_IS_FATAL ANY)
-if(NOT listing MATCHES "w4a16")
-  message(FATAL_ERROR "the installed quant does not find its ready recipes:\n${listing}")
+file(REAL_PATH ${WORK_DIR}/prefix/share/quant/recipes/w4a16.yaml recipe)
+string(FIND "${listing}" ${recipe} place)
+if(place EQUAL -1)
+  message(FATAL_ERROR "the installed quant does not list its own ready recipe ${recipe}:\n${listing}")
 endif()

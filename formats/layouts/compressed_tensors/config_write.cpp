@@ -77,7 +77,8 @@ Json args_json(const std::optional<QuantArgs>& maybe) {
 }
 
 Json scheme_json(const Scheme& scheme) {
-  return {{"format", std::string(format_name(choose_format(scheme)))},
+  const Json format = scheme.weights ? Json(std::string(format_name(choose_format(scheme)))) : Json(nullptr);
+  return {{"format", format},
           {"input_activations", args_json(scheme.input_activations)},
           {"output_activations", args_json(scheme.output_activations)},
           {"targets", scheme.targets},
@@ -86,7 +87,9 @@ Json scheme_json(const Scheme& scheme) {
 
 std::string model_format(const std::vector<SchemeGroup>& groups) {
   std::set<Format> formats;
-  for (const auto& group : groups) formats.insert(choose_format(group.scheme));
+  for (const auto& group : groups) {
+    if (group.scheme.weights) formats.insert(choose_format(group.scheme));
+  }
   if (formats.empty()) return "dense";
   return formats.size() > 1 ? "mixed-precision" : std::string(format_name(*formats.begin()));
 }

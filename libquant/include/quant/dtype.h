@@ -31,6 +31,7 @@ bool is_floating(DType type);
 /// 1 for integer types.
 float dtype_epsilon(DType type);
 
+/// Exact; a NaN is quieted.
 float f16_to_f32(std::uint16_t bits);
 /// Round to nearest, ties to even; overflow gives infinity; NaN stays NaN.
 std::uint16_t f32_to_f16(float value);

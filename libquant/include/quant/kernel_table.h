@@ -42,7 +42,7 @@ struct EncodeRow {
 /// x^norm for the search kernel: m^norm for the mantissa by a polynomial, 2^(norm e) by a table (see make_power_table).
 struct PowerTable {
   float coefficients[6];  // of 1, m, ... m^5 on [1, 2)
-  float powers[32];       // of 2^(norm * (index - 19)); index 0 is 0
+  float powers[32];       // of 2^(norm * (index - 15)); index 0 is 0
   bool square;            // norm 2: u * u is used instead
 };
 

@@ -16,7 +16,8 @@ const std::vector<const KernelTable*>& available_kernels();
 /// The table of that name, the best one for an empty name. Throws Error{usage} as kernels() does.
 const KernelTable& select_kernels(std::string_view isa);
 
-/// The table of x^norm, 0 < norm <= 8, for `search`: relative error below 1e-6 for 2^-18 <= x < 2^13, 0 below that.
+/// The table of x^norm, 0 < norm <= 7, for `search`: relative error below 1.5e-6 (4e-6 for norms below 1) for
+/// 2^-14 <= x < 2^17, 0 below that. Throws Error{usage} for another norm.
 PowerTable make_power_table(double norm);
 
 }  // namespace quant

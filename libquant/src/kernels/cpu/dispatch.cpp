@@ -76,8 +76,8 @@ const KernelTable& kernels() {
 }
 
 PowerTable make_power_table(double norm) {
-  if (!(norm > 0) || norm > 8) {
-    throw Error(ErrorCode::usage, "norm is " + std::to_string(norm) + ", outside 0 < norm <= 8");
+  if (!(norm > 0) || norm > 7) {
+    throw Error(ErrorCode::usage, "norm is " + std::to_string(norm) + ", outside 0 < norm <= 7");
   }
   constexpr double kPi = 3.14159265358979323846;
   double x[6], y[6], coefficients[6];
@@ -88,7 +88,7 @@ PowerTable make_power_table(double norm) {
   interpolate(x, y, coefficients);
   PowerTable table{};
   for (int i = 0; i < 6; ++i) table.coefficients[i] = static_cast<float>(coefficients[i]);
-  for (int i = 1; i < 32; ++i) table.powers[i] = static_cast<float>(std::exp2(norm * (i - 19)));
+  for (int i = 1; i < 32; ++i) table.powers[i] = static_cast<float>(std::exp2(norm * (i - 15)));
   table.square = norm == 2.0;
   return table;
 }
