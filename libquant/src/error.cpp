@@ -6,14 +6,22 @@ namespace quant {
 
 std::string_view to_string(ErrorCode code) {
   switch (code) {
-    case ErrorCode::usage: return "usage";
-    case ErrorCode::recipe: return "recipe";
-    case ErrorCode::unsupported: return "unsupported";
-    case ErrorCode::corrupt_file: return "corrupt_file";
-    case ErrorCode::io: return "io";
-    case ErrorCode::numerical: return "numerical";
-    case ErrorCode::interrupted: return "interrupted";
-    case ErrorCode::internal: return "internal";
+    case ErrorCode::usage:
+      return "usage";
+    case ErrorCode::recipe:
+      return "recipe";
+    case ErrorCode::unsupported:
+      return "unsupported";
+    case ErrorCode::corrupt_file:
+      return "corrupt_file";
+    case ErrorCode::io:
+      return "io";
+    case ErrorCode::numerical:
+      return "numerical";
+    case ErrorCode::interrupted:
+      return "interrupted";
+    case ErrorCode::internal:
+      return "internal";
   }
   return "internal";
 }

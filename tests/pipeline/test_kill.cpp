@@ -1,4 +1,5 @@
-// Kills the program at random moments and resumes it, until the output is complete; it must equal an uninterrupted run's.
+// Kills the program at random moments and resumes it, until the output is complete; it must equal an uninterrupted
+// run's.
 #include <fcntl.h>
 #include <signal.h>
 #include <sys/wait.h>
@@ -24,15 +25,16 @@ struct Outcome {
 };
 
 // Runs the program and kills it after `delay`; a negative delay lets it finish.
-Outcome run_and_kill(const std::filesystem::path& model, const std::filesystem::path& output, std::chrono::microseconds delay) {
+Outcome run_and_kill(const std::filesystem::path& model, const std::filesystem::path& output,
+                     std::chrono::microseconds delay) {
   const std::string recipe = std::string(QUANT_SOURCE_DIR) + "/recipes/w4a16.yaml";
   const pid_t child = fork();
   if (child == 0) {
     const int null = open("/dev/null", O_WRONLY);
     dup2(null, 1);
     dup2(null, 2);
-    execl(QUANT_EXECUTABLE, "quant", "run", recipe.c_str(), "--model", model.c_str(), "--output", output.c_str(), "--resume",
-          static_cast<char*>(nullptr));
+    execl(QUANT_EXECUTABLE, "quant", "run", recipe.c_str(), "--model", model.c_str(), "--output", output.c_str(),
+          "--resume", static_cast<char*>(nullptr));
     _exit(127);
   }
   if (delay.count() >= 0) {

@@ -12,7 +12,8 @@ using quant::test::TempDir;
 namespace {
 
 const Module* find_module(const ModelOutline& outline, const std::string& name) {
-  const auto found = std::find_if(outline.modules.begin(), outline.modules.end(), [&](const Module& m) { return m.name == name; });
+  const auto found =
+      std::find_if(outline.modules.begin(), outline.modules.end(), [&](const Module& m) { return m.name == name; });
   return found == outline.modules.end() ? nullptr : &*found;
 }
 

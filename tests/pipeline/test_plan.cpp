@@ -1,8 +1,7 @@
-#include "quant/plan.h"
-
 #include <algorithm>
 
 #include "fixture.h"
+#include "quant/plan.h"
 #include "support/catch.h"
 
 using namespace quant;
@@ -36,7 +35,8 @@ std::string reason_of(const Plan& plan, const std::string& module) {
 }
 
 bool mentions(const std::vector<std::string>& lines, const std::string& text) {
-  return std::any_of(lines.begin(), lines.end(), [&](const std::string& line) { return line.find(text) != std::string::npos; });
+  return std::any_of(lines.begin(), lines.end(),
+                     [&](const std::string& line) { return line.find(text) != std::string::npos; });
 }
 
 }  // namespace
@@ -95,7 +95,8 @@ TEST_CASE("shards keep a linear's tensors together and below the limit") {
   options.shard_bytes = 40'000;
   const Planned p("{scheme: W8A16, ignore: [lm_head]}", {.layers = 4, .hidden = 128, .intermediate = 256}, options);
   REQUIRE(p.plan.shards.size() > 1);
-  CHECK(p.plan.shards.front().file == "model-00001-of-" + std::string(5 - std::to_string(p.plan.shards.size()).size(), '0') +
+  CHECK(p.plan.shards.front().file == "model-00001-of-" +
+                                          std::string(5 - std::to_string(p.plan.shards.size()).size(), '0') +
                                           std::to_string(p.plan.shards.size()) + ".safetensors");
   CHECK_FALSE(p.plan.index_json.empty());
   for (const PlannedShard& shard : p.plan.shards) {
@@ -111,8 +112,9 @@ TEST_CASE("all problems are reported at once") {
   const Planned layout("{scheme: W4A16}", {}, options);
   CHECK(mentions(layout.plan.problems, "no layout named 'nonsense'"));
 
-  const Planned p("{config_groups: {a: {targets: ['re:.*gate_proj'], weights: {num_bits: 4, group_size: 48}}, "
-                  "b: {targets: ['re:.*up_proj'], weights: {num_bits: 4, strategy: group, group_size: 40}}}}");
+  const Planned p(
+      "{config_groups: {a: {targets: ['re:.*gate_proj'], weights: {num_bits: 4, group_size: 48}}, "
+      "b: {targets: ['re:.*up_proj'], weights: {num_bits: 4, strategy: group, group_size: 40}}}}");
   CHECK(p.plan.problems.size() == 2);
   CHECK(mentions(p.plan.problems, "64 columns are no multiple of group_size 48"));
   CHECK(mentions(p.plan.problems, "64 columns are no multiple of group_size 40"));
@@ -132,7 +134,8 @@ TEST_CASE("two modifiers cannot quantize one linear") {
   test::write_tiny_model(dir.path());
   const auto checkpoint = open_checkpoint(dir.path());
   const Recipe recipe = parse_recipe(
-      "s_stage:\n  a_modifiers:\n    QuantizationModifier: {scheme: W8A8}\n  b_modifiers:\n    QuantizationModifier: {scheme: "
+      "s_stage:\n  a_modifiers:\n    QuantizationModifier: {scheme: W8A8}\n  b_modifiers:\n    QuantizationModifier: "
+      "{scheme: "
       "W8A16, targets: ['re:.*q_proj'], bypass_divisibility_checks: true}\n",
       "two.yaml", {}, test::builtin_registry());
   const Plan plan = make_plan(*checkpoint, recipe, test::builtin_registry(), {});
@@ -144,7 +147,8 @@ TEST_CASE("an already quantized model, an empty match and a tied head are told")
   test::write_tiny_model(dir.path());
   test::write_file(dir / "config.json", R"({"model_type": "llama", "quantization_config": {"quant_method": "gptq"}})");
   const auto checkpoint = open_checkpoint(dir.path());
-  CHECK(mentions(make_plan(*checkpoint, recipe_of("{scheme: W8A8}"), test::builtin_registry(), {}).problems, "quantized already"));
+  CHECK(mentions(make_plan(*checkpoint, recipe_of("{scheme: W8A8}"), test::builtin_registry(), {}).problems,
+                 "quantized already"));
 
   const Planned none("{scheme: W8A8, targets: ['re:nothing']}");
   CHECK(mentions(none.plan.problems, "nothing would be quantized"));
@@ -157,7 +161,9 @@ TEST_CASE("an already quantized model, an empty match and a tied head are told")
 TEST_CASE("fused linears share a set only under NVFP4") {
   const Planned fp4("{scheme: NVFP4A16, ignore: [lm_head]}");
   REQUIRE(fp4.plan.problems.empty());
-  const auto set = [&](const Plan& plan, const std::string& name) { return find_linear(plan, "model.layers." + name)->fused_set; };
+  const auto set = [&](const Plan& plan, const std::string& name) {
+    return find_linear(plan, "model.layers." + name)->fused_set;
+  };
   CHECK(set(fp4.plan, "0.self_attn.q_proj") >= 0);
   CHECK(set(fp4.plan, "0.self_attn.q_proj") == set(fp4.plan, "0.self_attn.v_proj"));
   CHECK(set(fp4.plan, "0.self_attn.q_proj") != set(fp4.plan, "1.self_attn.q_proj"));

@@ -77,7 +77,8 @@ TEST_CASE("resume refuses another recipe, other options and changed inputs") {
   RunOptions options;
   options.output = p.dir / "out";
   options.resume = true;
-  const Plan other = make_plan(*p.checkpoint, recipe_of("{scheme: W8A8, ignore: [lm_head]}"), builtin_registry(), p.plan.options);
+  const Plan other =
+      make_plan(*p.checkpoint, recipe_of("{scheme: W8A8, ignore: [lm_head]}"), builtin_registry(), p.plan.options);
   CHECK_THROWS_AS(run_plan(other, options), Error);
   const auto weights = p.dir / "model" / "model.safetensors";
   std::filesystem::last_write_time(weights, std::filesystem::last_write_time(weights) + std::chrono::seconds(5));
@@ -90,7 +91,8 @@ TEST_CASE("a journal cut at any byte is resumed to the same output") {
   Prepared p;
   p.run("whole");
   const auto expected = model_files(p.dir / "whole");
-  // A finished partial directory with its journal, as a kill just before the end leaves it: stop after everything is done.
+  // A finished partial directory with its journal, as a kill just before the end leaves it: stop after everything is
+  // done.
   std::atomic<bool> stop{false};
   RunOptions options;
   options.output = p.dir / "base";
@@ -144,9 +146,10 @@ TEST_CASE("a damaged journal is an error, not a wrong file") {
   interrupt(p, "out");
   const auto path = p.dir / "out.partial" / ".quant-journal.jsonl";
   const std::string header = test::read_file(path);
-  for (const std::string line : {"{}", "not json", R"({"shard": 0, "item": 0, "sums": [1]})",
-                                 R"({"shard":0,"item":0,"sums":[1,1,1,1,1,1,1,1],"scale_min":0,"scale_max":0,"seconds":0,)"
-                                 R"("at":0,"rows":1000000,"groups":18446744073709551615})"}) {
+  for (const std::string line :
+       {"{}", "not json", R"({"shard": 0, "item": 0, "sums": [1]})",
+        R"({"shard":0,"item":0,"sums":[1,1,1,1,1,1,1,1],"scale_min":0,"scale_max":0,"seconds":0,)"
+        R"("at":0,"rows":1000000,"groups":18446744073709551615})"}) {
     test::write_file(path, header + line + "\n");
     try {
       p.run("out", true);

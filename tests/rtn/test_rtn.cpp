@@ -194,14 +194,14 @@ TEST_CASE("wrong usage is refused with a reason") {
   refused(with(int4, "percentile", 0.2), "percentile");
   refused(
       with(make_args(NumberType::integer, 1, true, Strategy::channel), "symmetric_range", std::string("restricted")),
-      "1 bit");
+      "at least 2 bits");
   QuantArgs token = int4;
   token.strategy = Strategy::token;
   token.dynamic = Dynamic::yes;
   refused(token, "token");
   QuantArgs odd_scale = int4;
   odd_scale.scale_dtype = DType::I32;
-  refused(odd_scale, "I32");
+  refused(odd_scale, "scale_dtype");
 }
 
 TEST_CASE("importance must fit the columns and be finite and not negative") {

@@ -40,7 +40,8 @@ inline std::vector<std::byte> random_bytes(DType dtype, std::uint64_t count, std
 }
 
 /// Writes tensors of random values into one safetensors file.
-inline void write_random_file(const std::filesystem::path& path, const std::vector<StoredTensor>& tensors, unsigned seed) {
+inline void write_random_file(const std::filesystem::path& path, const std::vector<StoredTensor>& tensors,
+                              unsigned seed) {
   Registry registry;
   register_builtin_formats(registry);
   std::minstd_rand random(seed);
@@ -73,10 +74,11 @@ inline std::vector<StoredTensor> tiny_model_tensors(const TinyModelOptions& o) {
 inline void write_tiny_model(const std::filesystem::path& directory, const TinyModelOptions& o = {}) {
   std::filesystem::create_directories(directory);
   write_random_file(directory / "model.safetensors", tiny_model_tensors(o), o.seed);
-  std::ofstream(directory / "config.json") << R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", )"
-                                           << R"("tie_word_embeddings": )" << (o.tied ? "true" : "false")
-                                           << R"(, "hidden_size": )" << o.hidden << "}\n";
-  std::ofstream(directory / "tokenizer.json") << R"({"version": "1.0"})" << "\n";
+  std::ofstream(directory / "config.json")
+      << R"({"architectures": ["LlamaForCausalLM"], "model_type": "llama", )"
+      << R"("tie_word_embeddings": )" << (o.tied ? "true" : "false") << R"(, "hidden_size": )" << o.hidden << "}\n";
+  std::ofstream(directory / "tokenizer.json") << R"({"version": "1.0"})"
+                                              << "\n";
 }
 
 }  // namespace quant::test

@@ -29,9 +29,9 @@ struct CalibrationNeeds {
 
 /// What the rows of a tensor share and must be known before the first row is coded.
 struct TensorParams {
-  std::optional<float> scale;              ///< Strategy::tensor
-  std::optional<std::int8_t> zero_point;   ///< Strategy::tensor, asymmetric
-  std::optional<float> global_scale;       ///< NVFP4
+  std::optional<float> scale;             ///< Strategy::tensor
+  std::optional<std::int8_t> zero_point;  ///< Strategy::tensor, asymmetric
+  std::optional<float> global_scale;      ///< NVFP4
 };
 
 class Algorithm {
@@ -49,16 +49,18 @@ class Quantizer : public Algorithm {
   Role role() const final { return Role::quantize; }
 
   /// Tensor-wide values of `weight` [rows, cols]; reads all of it if the arguments need one, else returns at once.
-  /// `importance`: weight of each column's squared error [cols], or empty. Uses up to `threads` threads; the result does
-  /// not depend on their number.
+  /// `importance`: weight of each column's squared error [cols], or empty. Uses up to `threads` threads; the result
+  /// does not depend on their number.
   virtual TensorParams prepare(const TensorView& weight, const QuantArgs& args, std::span<const float> importance,
                                int threads) const = 0;
 
-  /// Codes a slice of whole rows (a multiple of the scheme's block rows except at the tensor's end). Coding a tensor slice
-  /// by slice gives the same result as coding it at once. `scale_dtype` is the type that scales are stored in.
-  /// `errors`: what to measure on the way (see SliceErrors). Throws Error{numerical} naming row and column for a NaN or infinite weight.
-  virtual void quantize_rows(const TensorView& rows, const QuantArgs& args, DType scale_dtype, const TensorParams& params,
-                             std::span<const float> importance, QuantizedTensor& out, SliceErrors errors) const = 0;
+  /// Codes a slice of whole rows (a multiple of the scheme's block rows except at the tensor's end). Coding a tensor
+  /// slice by slice gives the same result as coding it at once. `scale_dtype` is the type that scales are stored in.
+  /// `errors`: what to measure on the way (see SliceErrors). Throws Error{numerical} naming row and column for a NaN or
+  /// infinite weight.
+  virtual void quantize_rows(const TensorView& rows, const QuantArgs& args, DType scale_dtype,
+                             const TensorParams& params, std::span<const float> importance, QuantizedTensor& out,
+                             SliceErrors errors) const = 0;
 };
 
 }  // namespace quant

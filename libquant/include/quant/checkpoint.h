@@ -88,8 +88,8 @@ class Container {
   /// Exact size of the file.
   virtual std::uint64_t file_bytes(const std::vector<StoredTensor>& tensors,
                                    const std::vector<std::pair<std::string, std::string>>& metadata) const = 0;
-  /// Creates the file in its full size, or opens the one an interrupted run left (`resume`; it must have been created from
-  /// the same arguments, else Error{io}).
+  /// Creates the file in its full size, or opens the one an interrupted run left (`resume`; it must have been created
+  /// from the same arguments, else Error{io}).
   virtual std::unique_ptr<ContainerWriter> create(const std::filesystem::path& path,
                                                   const std::vector<StoredTensor>& tensors,
                                                   const std::vector<std::pair<std::string, std::string>>& metadata,

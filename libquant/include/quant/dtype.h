@@ -9,8 +9,28 @@ namespace quant {
 
 /// Every element type of the safetensors format. F8_E4M3 is the "FN" form (no infinity, largest value 448).
 enum class DType : std::uint8_t {
-  U64, I64, F64, C64, F32, U32, I32, BF16, F16, U16, I16, F8_E5M2FNUZ, F8_E4M3FNUZ, F8_E8M0, F8_E4M3, F8_E5M2, I8, U8,
-  F6_E2M3, F6_E3M2, F4, BOOL
+  U64,
+  I64,
+  F64,
+  C64,
+  F32,
+  U32,
+  I32,
+  BF16,
+  F16,
+  U16,
+  I16,
+  F8_E5M2FNUZ,
+  F8_E4M3FNUZ,
+  F8_E8M0,
+  F8_E4M3,
+  F8_E5M2,
+  I8,
+  U8,
+  F6_E2M3,
+  F6_E3M2,
+  F4,
+  BOOL
 };
 
 inline constexpr int kDTypeCount = 22;
@@ -46,7 +66,8 @@ float e5m2_to_f32(std::uint8_t bits);
 std::uint8_t f32_to_e5m2(float value);
 /// The low 4 bits of `bits`: sign, 2 exponent bits, 1 mantissa bit. Magnitudes 0 .5 1 1.5 2 3 4 6.
 float e2m1_to_f32(std::uint8_t bits);
-/// Round to nearest, ties to the even code, saturating at +-6. The sign of a value that rounds to zero is kept (code 8).
+/// Round to nearest, ties to the even code, saturating at +-6. The sign of a value that rounds to zero is kept (code
+/// 8).
 std::uint8_t f32_to_e2m1(float value);
 /// 2^(bits - 127); 255 is NaN.
 float e8m0_to_f32(std::uint8_t bits);

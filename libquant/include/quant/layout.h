@@ -1,4 +1,5 @@
-// How quantized weights are laid out in a checkpoint: tensor names, packing and config.json. Knows nothing of algorithms.
+// How quantized weights are laid out in a checkpoint: tensor names, packing and config.json. Knows nothing of
+// algorithms.
 #pragma once
 
 #include <cstdint>
@@ -40,8 +41,8 @@ struct StoredLinear {
   LinearShape shape;
   QuantArgs args;
   DType scale_dtype = DType::F32;
-  std::string format;                 ///< the layout's own name of the packing, e.g. "pack-quantized"
-  std::vector<std::string> tensors;   ///< names of all tensors that belong to it
+  std::string format;                ///< the layout's own name of the packing, e.g. "pack-quantized"
+  std::vector<std::string> tensors;  ///< names of all tensors that belong to it
 };
 
 class Layout {
@@ -59,7 +60,8 @@ class Layout {
   virtual std::vector<StoredTensor> stored(const Scheme& scheme, const LinearShape& linear) const = 0;
   /// Slices passed to write_rows start at a multiple of this many rows.
   virtual std::uint64_t row_alignment(const Scheme& scheme) const = 0;
-  /// Packs rows [first_row, first_row + slice.rows) and writes them; values that belong to the whole tensor go with row 0.
+  /// Packs rows [first_row, first_row + slice.rows) and writes them; values that belong to the whole tensor go with row
+  /// 0.
   virtual void write_rows(const Scheme& scheme, const LinearShape& linear, std::uint64_t first_row,
                           const QuantizedTensor& slice, StoredBytesSink& sink) const = 0;
   /// config.json of the output: the model's own text with this layout's quantization_config put in.
@@ -69,7 +71,8 @@ class Layout {
 
   /// True if the checkpoint says that it was written in this layout.
   virtual bool recognizes(const ModelConfig& model) const = 0;
-  /// The quantized linears of such a checkpoint. Throws Error{corrupt_file} naming the tensor for missing or misshapen parts.
+  /// The quantized linears of such a checkpoint. Throws Error{corrupt_file} naming the tensor for missing or misshapen
+  /// parts.
   virtual std::vector<StoredLinear> find_linears(const Checkpoint& checkpoint) const = 0;
   /// Unpacks rows [first_row, first_row + count); first_row is a multiple of read_alignment().
   virtual void read_rows(const Checkpoint& checkpoint, const StoredLinear& linear, std::uint64_t first_row,

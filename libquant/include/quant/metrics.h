@@ -24,10 +24,10 @@ struct ErrorSums {
 };
 
 struct WeightMetrics {
-  double nmse = 0;              ///< noise / signal (relative squared Frobenius error); 0 if both are 0
-  double sqnr_db = 0;           ///< -10 log10(nmse); +infinity for an exact result
-  double cosine = 1;            ///< dot / sqrt(signal recon); 1 if both are 0
-  double rmse = 0;              ///< sqrt(noise / count)
+  double nmse = 0;     ///< noise / signal (relative squared Frobenius error); 0 if both are 0
+  double sqnr_db = 0;  ///< -10 log10(nmse); +infinity for an exact result
+  double cosine = 1;   ///< dot / sqrt(signal recon); 1 if both are 0
+  double rmse = 0;     ///< sqrt(noise / count)
   double max_abs_error = 0;
   double clipped_fraction = 0;
   double zero_fraction = 0;
@@ -36,7 +36,7 @@ WeightMetrics summarize(const ErrorSums& sums);
 
 /// Where the errors of a slice of rows go. Either span may be empty: then that part is not measured.
 struct SliceErrors {
-  std::span<ErrorSums> rows;    ///< one entry per row of the slice; overwritten
+  std::span<ErrorSums> rows;       ///< one entry per row of the slice; overwritten
   std::span<double> group_signal;  ///< [grid.cols]: sum of w^2 of each scale column, added to what is there
   std::span<double> group_noise;   ///< [grid.cols]: sum of (w - v)^2 likewise
   bool wanted() const { return !rows.empty(); }

@@ -13,7 +13,8 @@ namespace quant {
 class NamePattern {
  public:
   enum class Kind { exact, regex, class_name };
-  /// `text` is "re:<regex>", or a name that is exact or a class. Throws Error{recipe} for a regex that does not compile.
+  /// `text` is "re:<regex>", or a name that is exact or a class. Throws Error{recipe} for a regex that does not
+  /// compile.
   explicit NamePattern(std::string_view text);
   ~NamePattern();
   NamePattern(NamePattern&&) noexcept;

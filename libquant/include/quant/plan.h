@@ -26,20 +26,20 @@ struct PlanOptions {
 struct PlannedLinear {
   LinearShape shape;
   const TensorInfo* weight = nullptr;
-  std::size_t modifier = 0;   ///< index into Recipe::modifiers
-  std::size_t scheme = 0;     ///< index into Plan::groups
-  std::string rule;           ///< the target that chose it: "Linear", "re:.*down_proj"
-  int fused_set = -1;         ///< linears of one set share their NVFP4 global scale (q,k,v; gate,up); -1: none
+  std::size_t modifier = 0;  ///< index into Recipe::modifiers
+  std::size_t scheme = 0;    ///< index into Plan::groups
+  std::string rule;          ///< the target that chose it: "Linear", "re:.*down_proj"
+  int fused_set = -1;        ///< linears of one set share their NVFP4 global scale (q,k,v; gate,up); -1: none
   std::vector<StoredTensor> stored;
   std::uint64_t stored_bytes = 0;
-  double bits_per_weight = 0; ///< 8 * stored_bytes / weights
+  double bits_per_weight = 0;  ///< 8 * stored_bytes / weights
 };
 
 /// A tensor that is copied unchanged.
 struct PlannedCopy {
   const TensorInfo* tensor = nullptr;  ///< null for a tied lm_head, which has no tensor of its own
-  std::string module;  ///< empty if the tensor is no module's weight
-  std::string reason;  ///< "ignored by 'lm_head'", "no target matches", "a bias", ...
+  std::string module;                  ///< empty if the tensor is no module's weight
+  std::string reason;                  ///< "ignored by 'lm_head'", "no target matches", "a bias", ...
 };
 
 /// One linear or one copied tensor within an output file.
@@ -76,19 +76,20 @@ struct Plan {
   std::vector<std::string> problems;  ///< why it cannot run; all of them
   std::vector<std::string> warnings;  ///< e.g. a target that matches nothing; errors with --strict
 
-  std::uint64_t bytes_before = 0;      ///< tensor bytes of the checkpoint
-  std::uint64_t bytes_after = 0;       ///< tensor bytes of the output
-  std::uint64_t output_bytes = 0;      ///< all files that loading the output needs; report and recipe not counted
-  double bits_per_weight = 0;          ///< of all quantized linears together
-  double model_bits_per_parameter = 0; ///< of the whole model
-  std::uint64_t peak_memory = 0;       ///< resident bytes, mapped file pages aside
-  double seconds_estimate = 0;         ///< from a measurement of a few milliseconds on random weights
-  std::uint64_t slice_weights = 0;     ///< weights that one thread holds at a time
-  std::string identity;                ///< hash of everything that decides the output's bytes
+  std::uint64_t bytes_before = 0;       ///< tensor bytes of the checkpoint
+  std::uint64_t bytes_after = 0;        ///< tensor bytes of the output
+  std::uint64_t output_bytes = 0;       ///< all files that loading the output needs; report and recipe not counted
+  double bits_per_weight = 0;           ///< of all quantized linears together
+  double model_bits_per_parameter = 0;  ///< of the whole model
+  std::uint64_t peak_memory = 0;        ///< resident bytes, mapped file pages aside
+  double seconds_estimate = 0;          ///< from a measurement of a few milliseconds on random weights
+  std::uint64_t slice_weights = 0;      ///< weights that one thread holds at a time
+  std::string identity;                 ///< hash of everything that decides the output's bytes
 };
 
 /// Never throws for what the recipe and the model say: mistakes are in Plan::problems, all at once.
 /// `checkpoint` and `registry` must outlive the plan.
-Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registry& registry, const PlanOptions& options);
+Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registry& registry,
+               const PlanOptions& options);
 
 }  // namespace quant

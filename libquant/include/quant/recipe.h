@@ -27,17 +27,17 @@ struct Pattern {
 };
 
 struct RecipeScheme {
-  std::string name;       ///< "group_0", or the name in config_groups
-  std::string preset;     ///< the preset's name if it came from one, else empty
-  Scheme scheme;          ///< checked and completed; scheme.targets repeats the texts of `targets`
+  std::string name;    ///< "group_0", or the name in config_groups
+  std::string preset;  ///< the preset's name if it came from one, else empty
+  Scheme scheme;       ///< checked and completed; scheme.targets repeats the texts of `targets`
   std::vector<Pattern> targets;
   SourceLocation where;
 };
 
 struct RecipeModifier {
-  std::string type;       ///< "QuantizationModifier"
-  std::string stage;      ///< "default_stage"
-  std::string group;      ///< "default_modifiers"
+  std::string type;   ///< "QuantizationModifier"
+  std::string stage;  ///< "default_stage"
+  std::string group;  ///< "default_modifiers"
   SourceLocation where;
   std::vector<RecipeScheme> schemes;  ///< in order; empty for modifiers that do not quantize
   std::vector<Pattern> ignore;
@@ -46,8 +46,8 @@ struct RecipeModifier {
 };
 
 struct Recipe {
-  std::string name;   ///< file name without extension
-  std::string text;   ///< with variables substituted: what is stored beside the output
+  std::string name;  ///< file name without extension
+  std::string text;  ///< with variables substituted: what is stored beside the output
   std::vector<RecipeModifier> modifiers;
 };
 

@@ -14,8 +14,8 @@ namespace quant {
 /// Variables given by the user, overriding the recipe's `args`.
 using RecipeVariables = std::map<std::string, std::string>;
 
-/// Reads recipe text. `file` is used in messages. All mistakes are collected: the Error{recipe} that is thrown has one line
-/// for each, with file, line, column and the nearest valid name.
+/// Reads recipe text. `file` is used in messages. All mistakes are collected: the Error{recipe} that is thrown has one
+/// line for each, with file, line, column and the nearest valid name.
 Recipe parse_recipe(std::string_view text, const std::string& file, const RecipeVariables& variables,
                     const Registry& registry);
 /// Reads a file (.yaml, .yml, .json). Errors as parse_recipe, and Error{io}.

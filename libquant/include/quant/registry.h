@@ -27,10 +27,10 @@ struct ParameterSpec {
 using Parameters = std::map<std::string, KwValue>;
 
 struct AlgorithmEntry {
-  std::string name;                     ///< "rtn"
-  std::string modifier;                 ///< the recipe's name: "QuantizationModifier"
-  std::string summary;                  ///< one line
-  std::string source;                   ///< paper or reference
+  std::string name;                       ///< "rtn"
+  std::string modifier;                   ///< the recipe's name: "QuantizationModifier"
+  std::string summary;                    ///< one line
+  std::string source;                     ///< paper or reference
   std::vector<ParameterSpec> parameters;  ///< besides the fields that all quantizing modifiers share
   std::function<std::unique_ptr<Algorithm>(const Parameters&)> create;
 };
@@ -46,10 +46,10 @@ class Registry {
   const std::vector<std::unique_ptr<Layout>>& layouts() const { return layouts_; }
   const std::vector<std::unique_ptr<Container>>& containers() const { return containers_; }
 
-  const AlgorithmEntry* algorithm(std::string_view name) const;      ///< null if absent
-  const AlgorithmEntry* modifier(std::string_view class_name) const; ///< null if absent
-  const Layout* layout(std::string_view name) const;                 ///< null if absent
-  const Container* container(std::string_view name) const;           ///< null if absent
+  const AlgorithmEntry* algorithm(std::string_view name) const;       ///< null if absent
+  const AlgorithmEntry* modifier(std::string_view class_name) const;  ///< null if absent
+  const Layout* layout(std::string_view name) const;                  ///< null if absent
+  const Container* container(std::string_view name) const;            ///< null if absent
 
  private:
   std::vector<AlgorithmEntry> algorithms_;

@@ -26,12 +26,12 @@ struct LayerReport {
   std::uint64_t bytes_before = 0;
   std::uint64_t bytes_after = 0;
   ErrorSums sums;
-  double scale_min = 0;   ///< smallest and largest |scale|
+  double scale_min = 0;  ///< smallest and largest |scale|
   double scale_max = 0;
-  double seconds = 0;     ///< thread time spent on this layer
-  std::vector<std::string> notes;      ///< fallbacks and remarks
-  std::vector<float> row_nmse;         ///< [out_features]
-  std::vector<float> group_nmse;       ///< [scale columns]
+  double seconds = 0;              ///< thread time spent on this layer
+  std::vector<std::string> notes;  ///< fallbacks and remarks
+  std::vector<float> row_nmse;     ///< [out_features]
+  std::vector<float> group_nmse;   ///< [scale columns]
 };
 
 struct SkippedTensor {
@@ -48,11 +48,11 @@ struct RunReport {
   std::string architecture;  ///< "LlamaForCausalLM"
   std::string recipe_name;
   std::string recipe_text;
-  std::string plan_identity; ///< Plan::identity
+  std::string plan_identity;  ///< Plan::identity
   std::string layout;
-  std::string machine;       ///< processor, instruction set, threads
-  std::string started;       ///< UTC, ISO 8601
-  double seconds = 0;        ///< wall time
+  std::string machine;  ///< processor, instruction set, threads
+  std::string started;  ///< UTC, ISO 8601
+  double seconds = 0;   ///< wall time
   std::uint64_t peak_memory_planned = 0;
   std::uint64_t peak_memory_measured = 0;  ///< resident, mapped file pages aside; 0 if unknown
   std::uint64_t bytes_before = 0;
@@ -60,7 +60,7 @@ struct RunReport {
   std::uint64_t parameters = 0;
   double bits_per_weight = 0;
   double model_bits_per_parameter = 0;
-  std::vector<LayerReport> layers;     ///< in model order
+  std::vector<LayerReport> layers;  ///< in model order
   std::vector<SkippedTensor> skipped;
   std::vector<std::string> warnings;
 };

@@ -87,10 +87,10 @@ SymmetricRange symmetric_range(const QuantArgs& args);
 
 /// Sizes of the scale (and unpacked zero-point) matrix of a weight [rows, cols].
 struct ScaleGrid {
-  std::uint64_t rows = 1;         ///< scale rows: 1, rows, or ceil(rows / block rows)
-  std::uint64_t cols = 1;         ///< scale columns
-  std::uint64_t row_extent = 1;   ///< weight rows that share one scale row
-  std::uint64_t col_extent = 1;   ///< weight columns that share one scale column (the last may be ragged)
+  std::uint64_t rows = 1;        ///< scale rows: 1, rows, or ceil(rows / block rows)
+  std::uint64_t cols = 1;        ///< scale columns
+  std::uint64_t row_extent = 1;  ///< weight rows that share one scale row
+  std::uint64_t col_extent = 1;  ///< weight columns that share one scale column (the last may be ragged)
 };
 ScaleGrid scale_grid(const QuantArgs& args, std::uint64_t rows, std::uint64_t cols);
 

@@ -36,8 +36,8 @@ struct TensorView {
   TensorView slice_rows(std::uint64_t first, std::uint64_t count) const;
 };
 
-/// Elements [first, first + out.size()) as float32, flattened row-major. Exact for every type but F64, I64, U64, I32 and
-/// U32, which are rounded to nearest. Throws Error{unsupported} for C64, BOOL and F6.
+/// Elements [first, first + out.size()) as float32, flattened row-major. Exact for every type but F64, I64, U64, I32
+/// and U32, which are rounded to nearest. Throws Error{unsupported} for C64, BOOL and F6.
 void read_f32(const TensorView& view, std::uint64_t first, std::span<float> out);
 
 /// A view of `values` as an F32 matrix [rows, cols].

@@ -45,9 +45,10 @@ std::string class_of(const ModelConfig& config, const TensorInfo& weight, std::s
 bool has_tied_head(const Checkpoint& checkpoint) {
   if (checkpoint.find("lm_head.weight") != nullptr || checkpoint.find("embed_out.weight") != nullptr) return false;
   const ModelConfig& config = checkpoint.config();
-  const bool generates = std::any_of(
-      config.architectures.begin(), config.architectures.end(),
-      [](const std::string& name) { return ends_with_any(name, {"ForCausalLM", "LMHeadModel", "ForConditionalGeneration"}); });
+  const bool generates =
+      std::any_of(config.architectures.begin(), config.architectures.end(), [](const std::string& name) {
+        return ends_with_any(name, {"ForCausalLM", "LMHeadModel", "ForConditionalGeneration"});
+      });
   return generates || (config.tie_word_embeddings && !config.architectures.empty());
 }
 

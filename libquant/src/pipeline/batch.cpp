@@ -79,8 +79,8 @@ void merge_slice(const std::vector<double>& from, std::vector<double>& into) {
 
 }  // namespace
 
-BatchRunner::BatchRunner(const Plan& plan, const std::vector<std::unique_ptr<ContainerWriter>>& writers, ThreadPool& pool,
-                         const std::atomic<bool>* stop)
+BatchRunner::BatchRunner(const Plan& plan, const std::vector<std::unique_ptr<ContainerWriter>>& writers,
+                         ThreadPool& pool, const std::atomic<bool>* stop)
     : plan_(plan), writers_(writers), pool_(pool), stop_(stop), algorithms_(create_quantizers(plan)) {}
 
 const Quantizer& BatchRunner::quantizer_of(const PlannedLinear& linear) const {
@@ -145,8 +145,8 @@ void BatchRunner::note_bad_weights(const PlannedLinear& linear) {
   }
   const auto& file = plan_.checkpoint->files()[linear.weight->file].path;
   const std::lock_guard lock(bad_mutex_);
-  bad_weights_.push_back(fmt::format("{} in {} has {} weights that are NaN or infinite (first at {})", linear.weight->name,
-                                     file.string(), count, where));
+  bad_weights_.push_back(fmt::format("{} in {} has {} weights that are NaN or infinite (first at {})",
+                                     linear.weight->name, file.string(), count, where));
 }
 
 void BatchRunner::quantize_slice(Job& job, const PlannedLinear& linear, Slice& slice) {
@@ -245,7 +245,8 @@ std::map<ItemKey, ItemResult> BatchRunner::collect(std::vector<Job>& jobs, const
     Job& job = jobs[i];
     if (job.item == nullptr || !complete[i] || job.bad) continue;
     if (!std::isfinite(job.result.scale_min)) job.result.scale_min = 0;
-    for (std::size_t g = 0; g < signal[i].size(); ++g) job.result.group_nmse.push_back(nmse_of(signal[i][g], noise[i][g]));
+    for (std::size_t g = 0; g < signal[i].size(); ++g)
+      job.result.group_nmse.push_back(nmse_of(signal[i][g], noise[i][g]));
     finished.emplace(job.key, std::move(job.result));
   }
   return finished;

@@ -23,8 +23,8 @@ class BatchRunner {
   BatchRunner(const Plan& plan, const std::vector<std::unique_ptr<ContainerWriter>>& writers, ThreadPool& pool,
               const std::atomic<bool>* stop);
 
-  /// Works through `keys`. Items that could not be finished because of the stop flag are missing in the result. `done` is
-  /// raised by the source bytes of each finished piece; `tick` is called about ten times a second.
+  /// Works through `keys`. Items that could not be finished because of the stop flag are missing in the result. `done`
+  /// is raised by the source bytes of each finished piece; `tick` is called about ten times a second.
   std::map<ItemKey, ItemResult> run(const std::vector<ItemKey>& keys, std::atomic<std::uint64_t>& done,
                                     const std::function<void()>& tick);
 

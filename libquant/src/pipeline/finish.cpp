@@ -66,7 +66,8 @@ RunReport assemble_report(const Plan& plan, const std::map<ItemKey, ItemResult>&
   RunReport report;
   report.tool_version = version();
   report.model = plan.checkpoint->location().string();
-  if (!plan.checkpoint->config().architectures.empty()) report.architecture = plan.checkpoint->config().architectures.front();
+  if (!plan.checkpoint->config().architectures.empty())
+    report.architecture = plan.checkpoint->config().architectures.front();
   report.recipe_name = plan.recipe.name;
   report.recipe_text = plan.recipe.text;
   report.plan_identity = plan.identity;

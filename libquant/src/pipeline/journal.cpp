@@ -93,7 +93,8 @@ Journal::Journal(const std::filesystem::path& directory, const std::string& fing
   lines_ = open_or_throw(lines_path_, O_CREAT | O_APPEND);
   try {
     if (::flock(lines_, LOCK_EX | LOCK_NB) != 0) {
-      throw Error(ErrorCode::io, "another process is working on " + directory.string(), "wait for it, or stop it first");
+      throw Error(ErrorCode::io, "another process is working on " + directory.string(),
+                  "wait for it, or stop it first");
     }
     arrays_ = open_or_throw(arrays_path_, O_CREAT);
     if (!resume) {
@@ -121,8 +122,9 @@ void Journal::read(const std::string& fingerprint) {
     const std::string line = text.substr(start, end - start);
     if (start == 0 && line != fingerprint) {
       throw Error(ErrorCode::io,
-                  lines_path_.parent_path().string() + " was made by another recipe, other options, another version, or "
-                  "the model's files have changed since",
+                  lines_path_.parent_path().string() +
+                      " was made by another recipe, other options, another version, or "
+                      "the model's files have changed since",
                   "start over with --overwrite-partial, or choose another output");
     }
     if (start != 0) parse_line(line);

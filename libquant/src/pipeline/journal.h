@@ -29,8 +29,8 @@ struct ItemResult {
 /// Text that differs if the run's output would differ: the plan's identity, and size and time of every input file.
 std::string run_fingerprint(const Plan& plan);
 
-/// Appends to two files of the partial directory: lines of JSON, and float arrays that they point into. A line counts only
-/// if it is complete, so a kill at any moment loses at most the items not yet recorded.
+/// Appends to two files of the partial directory: lines of JSON, and float arrays that they point into. A line counts
+/// only if it is complete, so a kill at any moment loses at most the items not yet recorded.
 class Journal {
  public:
   /// Starts a journal, or with `resume` reads the finished items of one. Locks it against a second process. Throws

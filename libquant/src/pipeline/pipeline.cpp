@@ -36,7 +36,8 @@ bool is_complete(const std::filesystem::path& partial, const Plan& plan) {
 // One run's state, from the partial directory to the final name.
 class Run {
  public:
-  Run(const Plan& plan, const RunOptions& options) : plan_(plan), options_(options), partial_(partial_path(options.output)) {}
+  Run(const Plan& plan, const RunOptions& options)
+      : plan_(plan), options_(options), partial_(partial_path(options.output)) {}
 
   RunReport execute() {
     check();
@@ -55,7 +56,8 @@ class Run {
       throw Error(ErrorCode::usage, "the plan has problems and cannot run: " + plan_.problems.front());
     }
     if (std::filesystem::exists(std::filesystem::symlink_status(options_.output))) {
-      throw Error(ErrorCode::io, options_.output.string() + " exists already", "choose another output, or remove it first");
+      throw Error(ErrorCode::io, options_.output.string() + " exists already",
+                  "choose another output, or remove it first");
     }
   }
 
@@ -75,10 +77,11 @@ class Run {
     const auto space = std::filesystem::space(partial_, failed);
     if (!failed && space.available < plan_.output_bytes) {
       std::filesystem::remove(partial_, failed);
-      throw Error(ErrorCode::io,
-                  fmt::format("{} has {:.1f} MB free, the output needs {:.1f} MB", partial_.parent_path().string(),
-                              static_cast<double>(space.available) / 1e6, static_cast<double>(plan_.output_bytes) / 1e6),
-                  "free some space or choose another output");
+      throw Error(
+          ErrorCode::io,
+          fmt::format("{} has {:.1f} MB free, the output needs {:.1f} MB", partial_.parent_path().string(),
+                      static_cast<double>(space.available) / 1e6, static_cast<double>(plan_.output_bytes) / 1e6),
+          "free some space or choose another output");
     }
     return false;
   }

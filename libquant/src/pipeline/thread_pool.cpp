@@ -46,7 +46,8 @@ void ThreadPool::work() {
   }
 }
 
-void ThreadPool::run(std::size_t count, const std::function<void(std::size_t)>& task, const std::function<void()>& tick) {
+void ThreadPool::run(std::size_t count, const std::function<void(std::size_t)>& task,
+                     const std::function<void()>& tick) {
   if (count == 0) return;
   std::unique_lock lock(mutex_);
   task_ = &task;

@@ -19,8 +19,9 @@ class ThreadPool {
   ThreadPool(const ThreadPool&) = delete;
   ThreadPool& operator=(const ThreadPool&) = delete;
 
-  /// Runs task(0) .. task(count - 1), in any order, and waits for all of them. `tick` is called by the waiting thread about
-  /// ten times a second. After a task threw, tasks that have not begun are left out and the first exception is rethrown.
+  /// Runs task(0) .. task(count - 1), in any order, and waits for all of them. `tick` is called by the waiting thread
+  /// about ten times a second. After a task threw, tasks that have not begun are left out and the first exception is
+  /// rethrown.
   void run(std::size_t count, const std::function<void(std::size_t)>& task, const std::function<void()>& tick);
 
  private:

@@ -49,7 +49,8 @@ std::vector<std::size_t> collect_groups(const Recipe& recipe, Plan& plan) {
     first.push_back(plan.groups.size());
     for (const RecipeScheme& scheme : modifier.schemes) {
       const auto taken = [&](const std::string& name) {
-        return std::any_of(plan.groups.begin(), plan.groups.end(), [&](const SchemeGroup& g) { return g.name == name; });
+        return std::any_of(plan.groups.begin(), plan.groups.end(),
+                           [&](const SchemeGroup& g) { return g.name == name; });
       };
       std::string name = scheme.name;
       for (std::size_t n = plan.groups.size(); taken(name); ++n) name = fmt::format("group_{}", n);
@@ -61,9 +62,10 @@ std::vector<std::size_t> collect_groups(const Recipe& recipe, Plan& plan) {
 
 void check_model(const Checkpoint& checkpoint, Plan& plan) {
   if (!checkpoint.config().quantization_config.empty()) {
-    plan.problems.push_back(fmt::format("{} is quantized already (its config.json has a quantization_config); run 'quant "
-                                        "dequantize' on it first, or start from the original",
-                                        checkpoint.location().string()));
+    plan.problems.push_back(
+        fmt::format("{} is quantized already (its config.json has a quantization_config); run 'quant "
+                    "dequantize' on it first, or start from the original",
+                    checkpoint.location().string()));
   }
   if (checkpoint.tensors().empty()) plan.problems.push_back(checkpoint.location().string() + " holds no tensors");
 }
@@ -150,7 +152,8 @@ void add_modules(const ModelOutline& outline, const std::vector<Assignment>& ass
     const Module& module = outline.modules[i];
     const Assignment& assignment = assignments[i];
     if (assignment.modifier >= 0) {
-      const auto group = first_group[static_cast<std::size_t>(assignment.modifier)] + static_cast<std::size_t>(assignment.scheme);
+      const auto group =
+          first_group[static_cast<std::size_t>(assignment.modifier)] + static_cast<std::size_t>(assignment.scheme);
       add_linear(module, assignment, group, plan);
       continue;
     }
@@ -159,7 +162,9 @@ void add_modules(const ModelOutline& outline, const std::vector<Assignment>& ass
   }
   for (const TensorInfo* tensor : outline.others) {
     const bool bias = tensor->name.ends_with(".bias");
-    const std::string reason = bias ? "a bias" : tensor->shape.size() == 3 ? "no module's weight (3-D: fused experts?)" : "no module's weight";
+    const std::string reason = bias                        ? "a bias"
+                               : tensor->shape.size() == 3 ? "no module's weight (3-D: fused experts?)"
+                                                           : "no module's weight";
     plan.copies.push_back({tensor, "", reason});
   }
 }
@@ -214,7 +219,8 @@ std::vector<SchemeGroup> groups_in_use(const Plan& plan) {
 
 }  // namespace
 
-Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registry& registry, const PlanOptions& options) {
+Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registry& registry,
+               const PlanOptions& options) {
   Plan plan;
   plan.recipe = recipe;
   plan.options = options;
@@ -253,7 +259,8 @@ Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registr
     return plan;
   }
   if (outline.parameters > 0) {
-    plan.model_bits_per_parameter = 8.0 * static_cast<double>(plan.bytes_after) / static_cast<double>(outline.parameters);
+    plan.model_bits_per_parameter =
+        8.0 * static_cast<double>(plan.bytes_after) / static_cast<double>(outline.parameters);
   }
   plan.identity = identity_of(plan);
   plan_detail::estimate_resources(plan);

@@ -29,7 +29,8 @@ std::uint64_t memory_of_slice(const Plan& plan, const PlannedLinear& linear) {
   const std::uint64_t scales = grid.rows * grid.cols;
   // codes, packed bytes, scales and zero points (unpacked and packed), error sums, two float rows of every block row
   return weights + weights * static_cast<std::uint64_t>(args.num_bits) / 8 + scales * 24 + rows * sizeof(ErrorSums) +
-         2 * sizeof(float) * linear.shape.cols * std::max<std::uint64_t>(grid.row_extent < rows ? grid.row_extent : 1, 1);
+         2 * sizeof(float) * linear.shape.cols *
+             std::max<std::uint64_t>(grid.row_extent < rows ? grid.row_extent : 1, 1);
 }
 
 std::uint64_t memory_of_plan(const Plan& plan, int threads) {
@@ -107,14 +108,16 @@ void estimate_resources(Plan& plan) {
   plan.slice_weights = kLargestSlice;
   const std::uint64_t limit = plan.options.memory_bytes;
   while (limit != 0 && memory_of_plan(plan, threads) > limit && (plan.slice_weights > kSmallestSlice || threads > 1)) {
-    if (plan.slice_weights > kSmallestSlice) plan.slice_weights /= 2;
-    else threads = std::max(1, threads / 2);
+    if (plan.slice_weights > kSmallestSlice)
+      plan.slice_weights /= 2;
+    else
+      threads = std::max(1, threads / 2);
   }
   plan.options.threads = threads;
   plan.peak_memory = memory_of_plan(plan, threads);
   if (limit != 0 && plan.peak_memory > limit) {
-    plan.problems.push_back(fmt::format("a memory limit of {} MiB is too small: at least {} MiB are needed", limit / kMiB,
-                                        plan.peak_memory / kMiB + 1));
+    plan.problems.push_back(fmt::format("a memory limit of {} MiB is too small: at least {} MiB are needed",
+                                        limit / kMiB, plan.peak_memory / kMiB + 1));
   }
   if (plan.problems.empty()) plan.seconds_estimate = estimate_seconds(plan);
 }

@@ -69,8 +69,8 @@ std::string reason_without_target(const Module& module) {
   return "no target matches";
 }
 
-void assign_module(const Recipe& recipe, const Module& module, std::vector<CompiledModifier>& modifiers, Assignment& result,
-                   Plan& plan) {
+void assign_module(const Recipe& recipe, const Module& module, std::vector<CompiledModifier>& modifiers,
+                   Assignment& result, Plan& plan) {
   for (std::size_t m = 0; m < modifiers.size(); ++m) {
     if (recipe.modifiers[m].schemes.empty()) continue;
     CompiledPattern* target = best_target(modifiers[m], module);
@@ -86,8 +86,8 @@ void assign_module(const Recipe& recipe, const Module& module, std::vector<Compi
       result.reason = "scheme '" + scheme.name + "' leaves weights as they are";
     } else if (result.modifier >= 0) {
       plan.problems.push_back(module.name + " is quantized twice: by target '" + result.rule + "' of " +
-                              recipe.modifiers[static_cast<std::size_t>(result.modifier)].where.to_string() + " and by '" +
-                              target->source->text + "' of " + recipe.modifiers[m].where.to_string() +
+                              recipe.modifiers[static_cast<std::size_t>(result.modifier)].where.to_string() +
+                              " and by '" + target->source->text + "' of " + recipe.modifiers[m].where.to_string() +
                               "; add it to the 'ignore' of one of them");
     } else {
       result.modifier = static_cast<int>(m);
@@ -102,7 +102,8 @@ void warn_of_idle_patterns(const std::vector<CompiledPattern>& patterns, const c
                            Plan& plan) {
   for (const CompiledPattern& entry : patterns) {
     if (entry.hit) continue;
-    std::string text = entry.source->where.to_string() + ": " + what + " '" + entry.source->text + "' matches no module";
+    std::string text =
+        entry.source->where.to_string() + ": " + what + " '" + entry.source->text + "' matches no module";
     std::vector<std::string> names;
     for (const Module& module : outline.modules) names.push_back(module.name);
     const std::string near = nearest_name(entry.source->text, names);

@@ -11,14 +11,15 @@ namespace quant::plan_detail {
 
 /// The decision for one module.
 struct Assignment {
-  int modifier = -1;    ///< index into Recipe::modifiers, or -1: stays as it is
-  int scheme = -1;      ///< index into RecipeModifier::schemes
-  std::string rule;     ///< the target that chose it
-  std::string reason;   ///< why it stays as it is, if it does
+  int modifier = -1;            ///< index into Recipe::modifiers, or -1: stays as it is
+  int scheme = -1;              ///< index into RecipeModifier::schemes
+  std::string rule;             ///< the target that chose it
+  std::string reason;           ///< why it stays as it is, if it does
   bool class_targeted = false;  ///< a quantizing target names or would reach its class
 };
 
-/// One assignment per module of the outline. Adds problems and warnings (patterns that match nothing, modules claimed twice).
+/// One assignment per module of the outline. Adds problems and warnings (patterns that match nothing, modules claimed
+/// twice).
 std::vector<Assignment> assign_targets(const Recipe& recipe, const ModelOutline& outline, Plan& plan);
 
 }  // namespace quant::plan_detail
