@@ -39,7 +39,7 @@ std::vector<ObserverKwarg> search_kwargs(const SearchDefaults& defaults) {
       integer("patience", defaults.patience, 1, 1e6,
               "accepted for llm-compressor's recipes; changes nothing: every candidate is tried"),
       integer("grid", defaults.grid, 1, 1e4, "candidates per whole range: they are 1/grid apart"),
-      number("norm", defaults.norm, 0.1, 8, "exponent of the error that is made smallest: sum |q - w|^norm"),
+      number("norm", defaults.norm, 0.1, 7, "exponent of the error that is made smallest: sum |q - w|^norm"),
       number("expand", defaults.expand, 0.1, 10, "the first candidate, as a factor of the min-max range"),
       integer("chunk_size", 5, 1, 1e6, "accepted for llm-compressor's recipes; changes nothing")};
 }
