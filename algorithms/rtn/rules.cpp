@@ -12,19 +12,6 @@
 namespace quant::rtn {
 namespace {
 
-Element element_of(DType type) {
-  switch (type) {
-    case DType::F4:
-      return Element::e2m1;
-    case DType::F8_E4M3:
-      return Element::e4m3;
-    case DType::F8_E5M2:
-      return Element::e5m2;
-    default:
-      return Element::integer;
-  }
-}
-
 RoundTo round_of(DType type) {
   switch (type) {
     case DType::F32:

@@ -217,7 +217,8 @@ TensorParams tensor_params(const TensorView& weight, const QuantArgs& args, std:
     const Extremes range = tensor_range(weight, threads);
     const float absmax = std::max({-range.smallest, range.largest, std::numeric_limits<float>::min()});
     const float global = (1.0F / absmax) * 2688.0F;  // 448 * 6, in the order that PyTorch divides a number by a tensor
-    params.global_scale = std::isfinite(global) ? global : 1.0F;
+    // A tensor without a nonzero weight asks for none, so that it does not decide for those it shares one with.
+    if (std::isfinite(global)) params.global_scale = global;
   }
   if (args.strategy != Strategy::tensor) return params;
   const Observer observer = make_observer(args);

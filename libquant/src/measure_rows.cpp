@@ -11,19 +11,6 @@
 namespace quant {
 namespace {
 
-Element element_of(const QuantArgs& args) {
-  switch (element_dtype(args)) {
-    case DType::F4:
-      return Element::e2m1;
-    case DType::F8_E4M3:
-      return Element::e4m3;
-    case DType::F8_E5M2:
-      return Element::e5m2;
-    default:
-      return Element::integer;
-  }
-}
-
 struct Scratch {
   std::vector<float> row, scales, zero_points, values;
 };
@@ -119,7 +106,7 @@ void measure_rows(const TensorView& weight, const QuantizedTensor& quantized, Sl
     const auto first = quantized.codes.begin() + static_cast<std::ptrdiff_t>(r * quantized.cols);
     codes.assign(first, first + static_cast<std::ptrdiff_t>(quantized.cols));  // the kernel's pointer is not to const
     RowSums sums{};
-    kernels().measure({rows.row(r, scratch.row), rows.type(), element_of(quantized.args), quantized.cols,
+    kernels().measure({rows.row(r, scratch.row), rows.type(), element_of(element_dtype(quantized.args)), quantized.cols,
                        quantized.grid.col_extent, scratch.scales.data(),
                        scratch.zero_points.empty() ? nullptr : scratch.zero_points.data(),
                        static_cast<float>(code_min(quantized.args)), static_cast<float>(code_max(quantized.args)),

@@ -1,13 +1,13 @@
 #include "parallel_tasks.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <chrono>
 #include <exception>
 #include <mutex>
+#include <thread>
 
 #include "quant/error.h"
+#include "thread_pool.h"
 
 namespace quant {
 namespace {
@@ -63,17 +63,18 @@ class Monitor {
 void run_tasks(std::span<const std::uint64_t> costs, const ScanOptions& options,
                const std::function<void(std::size_t)>& task) {
   Monitor monitor(costs, options);
-  const int threads = options.threads > 0 ? options.threads : std::max(1, omp_get_num_procs());
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-  for (std::size_t i = 0; i < costs.size(); ++i) {
-    if (monitor.quits()) continue;
+  const auto available = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
+  ThreadPool pool(options.threads > 0 ? options.threads : available);
+  const auto guarded = [&](std::size_t i) {
+    if (monitor.quits()) return;
     try {
       task(i);
       monitor.finish(i);
     } catch (...) {
       monitor.fail(i, std::current_exception());
     }
-  }
+  };
+  pool.run(costs.size(), guarded, [] {});
   monitor.rethrow();
 }
 

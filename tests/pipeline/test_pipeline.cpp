@@ -126,6 +126,26 @@ TEST_CASE("fused NVFP4 linears are stored with one global scale") {
   CHECK(scale("self_attn.o_proj") != scale("self_attn.q_proj"));
 }
 
+TEST_CASE("a linear of zeros does not spoil the global scale of those it is fused with") {
+  TempDir dir;
+  test::write_tiny_model(dir / "model");
+  {
+    const auto checkpoint = open_checkpoint(dir / "model");
+    const TensorInfo* q = checkpoint->find("model.layers.0.self_attn.q_proj.weight");
+    std::fstream file(dir / "model" / "model.safetensors", std::ios::binary | std::ios::in | std::ios::out);
+    file.seekp(static_cast<std::streamoff>(q->offset));
+    file << std::string(q->bytes, '\0');
+  }
+  const RunReport report = run(dir / "model", dir / "out", "{scheme: NVFP4A16, ignore: [lm_head]}");
+  for (const LayerReport& layer : report.layers) {
+    if (layer.module == "model.layers.0.self_attn.q_proj") {
+      CHECK(layer.sums.noise == 0);
+    } else {
+      CHECK(layer.sums.noise < 0.02 * layer.sums.signal);
+    }
+  }
+}
+
 TEST_CASE("every bad weight is named, in all tensors at once") {
   TempDir dir;
   test::write_tiny_model(dir / "model", {.hidden = 128, .intermediate = 256, .dtype = DType::F32});

@@ -31,7 +31,7 @@ struct CalibrationNeeds {
 struct TensorParams {
   std::optional<float> scale;             ///< Strategy::tensor
   std::optional<std::int8_t> zero_point;  ///< Strategy::tensor, asymmetric
-  std::optional<float> global_scale;      ///< NVFP4
+  std::optional<float> global_scale;      ///< NVFP4; empty means 1: a tensor of zeros has no range
 };
 
 class Algorithm {

@@ -4,6 +4,7 @@
 #include <string_view>
 #include <vector>
 
+#include "quant/dtype.h"
 #include "quant/kernel_table.h"
 
 namespace quant {
@@ -15,6 +16,9 @@ const KernelTable& kernels();
 const std::vector<const KernelTable*>& available_kernels();
 /// The table of that name, the best one for an empty name. Throws Error{usage} as kernels() does.
 const KernelTable& select_kernels(std::string_view isa);
+
+/// What the kernels call elements of that type; Element::integer for all that are not F4, F8_E4M3 or F8_E5M2.
+Element element_of(DType type);
 
 /// The table of x^norm, 0 < norm <= 7, for `search`: relative error below 1.5e-6 (4e-6 for norms below 1) for
 /// 2^-14 <= x < 2^17, 0 below that. Throws Error{usage} for another norm.

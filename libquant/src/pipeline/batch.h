@@ -9,8 +9,8 @@
 #include <vector>
 
 #include "pipeline/journal.h"
-#include "pipeline/thread_pool.h"
 #include "quant/plan.h"
+#include "thread_pool.h"
 
 namespace quant {
 

@@ -11,8 +11,8 @@
 #include "pipeline/files.h"
 #include "pipeline/finish.h"
 #include "pipeline/journal.h"
-#include "pipeline/thread_pool.h"
 #include "quant/error.h"
+#include "thread_pool.h"
 
 namespace quant {
 namespace {

@@ -75,6 +75,19 @@ const KernelTable& kernels() {
   return table;
 }
 
+Element element_of(DType type) {
+  switch (type) {
+    case DType::F4:
+      return Element::e2m1;
+    case DType::F8_E4M3:
+      return Element::e4m3;
+    case DType::F8_E5M2:
+      return Element::e5m2;
+    default:
+      return Element::integer;
+  }
+}
+
 PowerTable make_power_table(double norm) {
   if (!(norm > 0) || norm > 7) {
     throw Error(ErrorCode::usage, "norm is " + std::to_string(norm) + ", outside 0 < norm <= 7");

@@ -1,4 +1,4 @@
-#include "pipeline/thread_pool.h"
+#include "thread_pool.h"
 
 #include <chrono>
 #include <utility>
