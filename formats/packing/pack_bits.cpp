@@ -6,6 +6,7 @@
 #include <cstring>
 
 #include "quant/error.h"
+#include "quant/kernels.h"
 
 namespace quant::packing {
 namespace {
@@ -96,6 +97,14 @@ void unpack_bits(const std::byte* packed, std::size_t count, bool offset, std::i
     x = decode_eight<B>(x, offset);
     std::memcpy(codes + 8 * eights, &x, rest);
   }
+}
+
+// The width that most models use has a kernel for each instruction set.
+template <>
+void pack_bits<4>(const std::int8_t* codes, std::size_t count, bool offset, std::byte* out) {
+  const std::uint8_t flip = offset ? 8 : 0;
+  kernels().pack_nibbles(codes, count / 2, flip, reinterpret_cast<std::uint8_t*>(out));
+  if (count % 2 != 0) out[count / 2] = static_cast<std::byte>((codes[count - 1] ^ flip) & 15);
 }
 
 using PackFunction = void (*)(const std::int8_t*, std::size_t, bool, std::byte*);

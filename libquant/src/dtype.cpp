@@ -111,12 +111,20 @@ float f16_to_f32(std::uint16_t bits) {
 }
 
 std::uint16_t f32_to_f16(float value) {
+  constexpr std::uint32_t kSmallestNormal = 0x38800000U;  // 2^-14
+  constexpr std::uint32_t kOverflow = 0x477FF000U;        // 65520, half way past the largest value
   const auto bits = std::bit_cast<std::uint32_t>(value);
-  const auto sign = static_cast<std::uint16_t>((bits >> 16) & 0x8000U);
-  if (std::isnan(value)) return static_cast<std::uint16_t>(sign | 0x7E00U | ((bits >> 13) & 0x1FFU));
-  const float magnitude = std::fabs(value);
-  if (magnitude >= 65520.0F) return static_cast<std::uint16_t>(sign | 0x7C00U);  // half way past the largest value
-  return static_cast<std::uint16_t>(sign | encode_small_float(magnitude, 10, 15));
+  const std::uint32_t sign = (bits >> 16) & 0x8000U;
+  const std::uint32_t magnitude = bits & 0x7FFFFFFFU;
+  if (magnitude > 0x7F800000U) return static_cast<std::uint16_t>(sign | 0x7E00U | ((bits >> 13) & 0x1FFU));
+  if (magnitude >= kOverflow) return static_cast<std::uint16_t>(sign | 0x7C00U);
+  if (magnitude < kSmallestNormal) {
+    // Beside 0.5 the last place of a float32 is 2^-24, that of the subnormals: the addition rounds as they need it.
+    const float shifted = std::bit_cast<float>(magnitude) + 0.5F;
+    return static_cast<std::uint16_t>(sign | (std::bit_cast<std::uint32_t>(shifted) - 0x3F000000U));
+  }
+  const std::uint32_t odd = (magnitude >> 13) & 1U;
+  return static_cast<std::uint16_t>(sign | ((magnitude - (112U << 23) + 0xFFFU + odd) >> 13));
 }
 
 float bf16_to_f32(std::uint16_t bits) { return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16); }

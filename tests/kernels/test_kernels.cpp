@@ -343,3 +343,25 @@ TEST_CASE("a pair of rows is measured alike on every table") {
     }
   }
 }
+
+TEST_CASE("every table joins pairs of 4-bit codes") {
+  std::mt19937 random(3);
+  for (const std::size_t bytes : {0, 1, 7, 31, 32, 33, 64, 257}) {
+    std::vector<std::int8_t> codes(2 * bytes + 1);
+    for (auto& code : codes) code = static_cast<std::int8_t>(random());
+    for (const std::uint8_t flip : {std::uint8_t{0}, std::uint8_t{8}}) {
+      for (const std::size_t shift : {0, 1}) {  // unaligned too
+        const std::int8_t* from = codes.data() + shift;
+        for (const KernelTable* table : available_kernels()) {
+          std::vector<std::uint8_t> out(bytes + 1, 0xAB);
+          table->pack_nibbles(from, bytes, flip, out.data());
+          INFO(table->isa << " " << bytes);
+          for (std::size_t i = 0; i < bytes; ++i) {
+            REQUIRE(out[i] == (((from[2 * i] ^ flip) & 15) | ((from[2 * i + 1] ^ flip) & 15) << 4));
+          }
+          CHECK(out[bytes] == 0xAB);
+        }
+      }
+    }
+  }
+}

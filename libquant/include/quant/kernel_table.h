@@ -81,6 +81,8 @@ struct KernelTable {
   void (*measure_pair)(const float* weights, const float* values, size_t n, RowSums* sums);
   /// Rounds with w * (1 / scale), so a tie may fall to the other side than in `encode`: the error is the same.
   void (*search)(const SearchGroup& group);
+  /// out[i] = the low 4 bits of codes[2i] ^ flip in its low half, those of codes[2i + 1] ^ flip in its high half.
+  void (*pack_nibbles)(const int8_t* codes, size_t bytes, uint8_t flip, uint8_t* out);
 };
 
 }  // namespace quant
