@@ -14,8 +14,8 @@ namespace quant {
 namespace {
 
 constexpr std::uint64_t kMiB = 1U << 20U;
-// Program, libraries, and the heap's slack, measured on a plan of one small tensor.
-constexpr std::uint64_t kBaseMemory = 24 * kMiB;
+// Heap of the program, its libraries and the report of a small model, measured without the threads' shares.
+constexpr std::uint64_t kBaseMemory = 4 * kMiB;
 constexpr std::uint64_t kLargestSlice = 512U << 10U;
 constexpr std::uint64_t kSmallestSlice = 16U << 10U;
 // Page-cache writing; only orders the estimate.
