@@ -1,16 +1,15 @@
 #include "quant/dequantize.h"
 
-#include <fcntl.h>
 #include <fmt/format.h>
-#include <unistd.h>
 
 #include <algorithm>
-#include <cerrno>
 #include <cmath>
 #include <cstring>
 #include <nlohmann/json.hpp>
 #include <system_error>
 
+#include "output/files.h"
+#include "output/partial_directory.h"
 #include "parallel_tasks.h"
 #include "quant/error.h"
 
@@ -25,82 +24,6 @@ bool belongs_to_quantization(const fs::path& file) {
   const std::string name = file.filename().string();
   return name == "report.json" || name == "report.h5" || name == "report.html" || name == "recipe.yaml";
 }
-
-[[noreturn]] void throw_io(const fs::path& path, std::string_view what, int error) {
-  throw Error(ErrorCode::io, fmt::format("cannot {} {}: {}", what, path.string(), std::strerror(error)));
-}
-
-void sync_path(const fs::path& path, int flags) {
-  const int file = ::open(path.c_str(), flags | O_CLOEXEC);
-  if (file < 0) throw_io(path, "open", errno);
-  const int error = ::fsync(file) == 0 ? 0 : errno;
-  ::close(file);
-  // Some file systems cannot sync a directory and say so; there is nothing more to be done then.
-  if (error != 0 && error != EINVAL) throw_io(path, "write", error);
-}
-
-void write_text(const fs::path& path, const std::string& text) {
-  const int file = ::open(path.c_str(), O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
-  if (file < 0) throw_io(path, "create", errno);
-  std::size_t done = 0;
-  int error = 0;
-  while (done < text.size() && error == 0) {
-    const ssize_t written = ::write(file, text.data() + done, text.size() - done);
-    if (written >= 0) done += static_cast<std::size_t>(written);
-    if (written < 0 && errno != EINTR) error = errno;
-  }
-  if (error == 0 && ::fsync(file) != 0) error = errno;
-  ::close(file);
-  if (error != 0) throw_io(path, "write", error);
-}
-
-// "<output>.partial", which disappears unless the run ends well.
-class PartialDirectory {
- public:
-  PartialDirectory(fs::path output, bool overwrite) : output_(std::move(output)), path_(output_) {
-    if (!output_.has_filename()) output_ = output_.parent_path();
-    path_ = output_;
-    path_ += ".partial";
-    if (fs::exists(fs::symlink_status(output_))) {
-      throw Error(ErrorCode::io, fmt::format("the output {} exists already", output_.string()),
-                  "choose another name or remove it");
-    }
-    if (fs::exists(fs::symlink_status(path_))) {
-      if (!overwrite) {
-        throw Error(ErrorCode::io, fmt::format("{} was left by an earlier run that was killed", path_.string()),
-                    "remove it, or give --overwrite-partial");
-      }
-      fs::remove_all(path_);
-    }
-    fs::create_directories(path_);
-    owned_ = true;
-  }
-  ~PartialDirectory() {
-    std::error_code ignored;
-    if (owned_) fs::remove_all(path_, ignored);
-  }
-  PartialDirectory(const PartialDirectory&) = delete;
-  PartialDirectory& operator=(const PartialDirectory&) = delete;
-
-  const fs::path& path() const { return path_; }
-
-  void commit() {
-    sync_path(path_, O_RDONLY | O_DIRECTORY);
-    // rename() would replace an empty directory that appeared meanwhile.
-    if (fs::exists(fs::symlink_status(output_))) {
-      throw Error(ErrorCode::io, fmt::format("the output {} appeared while it was being made", output_.string()));
-    }
-    fs::rename(path_, output_);
-    owned_ = false;
-    const fs::path parent = output_.has_parent_path() ? output_.parent_path() : fs::path(".");
-    sync_path(parent, O_RDONLY | O_DIRECTORY);
-  }
-
- private:
-  fs::path output_;
-  fs::path path_;
-  bool owned_ = false;
-};
 
 struct Shard {
   std::string file;
@@ -166,11 +89,18 @@ class Dequantizer {
 
   DequantizeResult run() {
     assign_shards();
-    PartialDirectory directory(options_.output, options_.overwrite_partial);
-    write_shards(directory.path());
-    if (shards_.size() > 1) write_text(directory.path() / index_name(), index_text());
-    write_small_files(directory.path());
-    directory.commit();
+    const auto existing =
+        options_.overwrite_partial ? PartialDirectory::Existing::discard : PartialDirectory::Existing::refuse;
+    const PartialDirectory directory(options_.output, existing, "remove it, or give --overwrite-partial");
+    try {
+      write_shards(directory.path());
+      if (shards_.size() > 1) write_file_atomically(directory.path() / index_name(), index_text());
+      write_small_files(directory.path());
+      directory.commit();
+    } catch (...) {
+      directory.remove();
+      throw;
+    }
     result_.files = shards_.size();
     result_.linears = tensors_.linears().size();
     result_.tensors = tensors_.tensors().size();
@@ -273,17 +203,13 @@ class Dequantizer {
   void write_small_files(const fs::path& directory) const {
     const Checkpoint& checkpoint = tensors_.checkpoint();
     if (!checkpoint.config().text.empty()) {
-      write_text(directory / "config.json", plain_config(checkpoint.config(), options_.dtype));
+      write_file_atomically(directory / "config.json", plain_config(checkpoint.config(), options_.dtype));
     }
     for (const fs::path& companion : checkpoint.companions()) {
-      const bool below = companion.is_absolute() == checkpoint.location().is_absolute();
-      const fs::path relative = below ? companion.lexically_relative(checkpoint.location()) : companion.filename();
-      const bool inside = !relative.empty() && *relative.begin() != "..";
-      const fs::path name = inside ? relative : companion.filename();
+      const fs::path name = companion_name(checkpoint, companion);
       if (belongs_to_quantization(name)) continue;
       fs::create_directories((directory / name).parent_path());
-      fs::copy_file(companion, directory / name);
-      sync_path(directory / name, O_RDONLY);
+      copy_file_atomically(companion, directory / name);
     }
   }
 

@@ -112,6 +112,7 @@ TEST_CASE("output is split into shards with an index", "[dequantize]") {
 TEST_CASE("nothing is overwritten without being asked", "[dequantize]") {
   Setup s;
   std::filesystem::create_directory(s.dir / "out.partial");
+  quant::test::write_file(s.dir / "out.partial" / "left", "over");
   CHECK_THROWS_AS(s.run(), Error);
   CHECK(std::filesystem::exists(s.dir / "out.partial"));
   s.options.overwrite_partial = true;

@@ -175,6 +175,37 @@ TEST_CASE("every bad weight is named, in all tensors at once") {
   }
 }
 
+TEST_CASE("sound linears that share a scale with a bad one are not blamed") {
+  TempDir dir;
+  test::write_tiny_model(dir / "model", {.dtype = DType::F32});
+  {
+    const auto checkpoint = open_checkpoint(dir / "model");
+    std::fstream file(dir / "model" / "model.safetensors", std::ios::binary | std::ios::in | std::ios::out);
+    file.seekp(static_cast<std::streamoff>(checkpoint->find("model.layers.0.self_attn.v_proj.weight")->offset));
+    const float nan = std::numeric_limits<float>::quiet_NaN();
+    file.write(reinterpret_cast<const char*>(&nan), 4);
+  }
+  try {
+    run(dir / "model", dir / "out", "{scheme: NVFP4A16, ignore: [lm_head]}");
+    FAIL("no error");
+  } catch (const Error& error) {
+    const std::string text = error.what();
+    CHECK(text.find("v_proj.weight") != std::string::npos);
+    CHECK(text.find("q_proj") == std::string::npos);
+    CHECK(text.find("k_proj") == std::string::npos);
+  }
+}
+
+TEST_CASE("the measured memory stays below the planned") {
+  TempDir dir;
+  test::write_tiny_model(dir / "model", {.layers = 4, .hidden = 1024, .intermediate = 2816});
+  PlanOptions options;
+  options.threads = 2;
+  const RunReport report = run(dir / "model", dir / "out", "{scheme: W4A16_ASYM, ignore: [lm_head]}", options);
+  // This program holds the tests besides.
+  CHECK(report.peak_memory_measured < report.peak_memory_planned + (16U << 20U));
+}
+
 TEST_CASE("an existing output is not touched") {
   TempDir dir;
   test::write_tiny_model(dir / "model");

@@ -121,11 +121,55 @@ TEST_CASE("everything but the rename is done: resume only renames") {
   CHECK(model_files(p.dir / "out") == expected);
 }
 
+TEST_CASE("a kill between the last steps loses nothing") {
+  Prepared p;
+  p.run("whole");
+  const auto expected = model_files(p.dir / "whole");
+  // Everything is written, the journal's lines are gone, its arrays are not yet.
+  std::filesystem::copy(p.dir / "whole", p.dir / "late.partial", std::filesystem::copy_options::recursive);
+  test::write_file(p.dir / "late.partial" / ".quant-journal.f32", "1234");
+  p.run("late", true);
+  CHECK(model_files(p.dir / "late") == expected);
+  // The directory is there and nothing in it yet, or only a file that was begun.
+  std::filesystem::create_directories(p.dir / "early.partial");
+  test::write_file(p.dir / "early.partial" / "model-00001-of-00002.safetensors", "cut off");
+  p.run("early", true);
+  CHECK(model_files(p.dir / "early") == expected);
+}
+
+TEST_CASE("a finished partial directory of another plan or other inputs is not taken for this one") {
+  Prepared p;
+  p.run("out");
+  std::filesystem::rename(p.dir / "out", p.dir / "out.partial");
+  RunOptions options;
+  options.output = p.dir / "out";
+  options.resume = true;
+  const Plan other =
+      make_plan(*p.checkpoint, recipe_of("{scheme: W8A8, ignore: [lm_head]}"), builtin_registry(), p.plan.options);
+  CHECK_THROWS_AS(run_plan(other, options), Error);
+  const auto weights = p.dir / "model" / "model.safetensors";
+  std::filesystem::last_write_time(weights, std::filesystem::last_write_time(weights) + std::chrono::seconds(5));
+  const auto changed = open_checkpoint(p.dir / "model");
+  CHECK_THROWS_AS(run_plan(make_plan(*changed, recipe_of(kFields), builtin_registry(), p.plan.options), options),
+                  Error);
+  CHECK_FALSE(std::filesystem::exists(p.dir / "out"));
+}
+
+TEST_CASE("an output that appears while the run works is not replaced") {
+  Prepared p;
+  RunOptions options;
+  options.output = p.dir / "out";
+  options.progress = [&](const RunProgress&) { std::filesystem::create_directories(p.dir / "out"); };
+  CHECK_THROWS_AS(run_plan(p.plan, options), Error);
+  CHECK(std::filesystem::is_empty(p.dir / "out"));
+}
+
 TEST_CASE("two processes cannot work on one output") {
   Prepared p;
   RunOptions inner;
   inner.output = p.dir / "out";
-  inner.resume = true;
+  inner.resume = GENERATE(true, false);
+  inner.overwrite_partial = !inner.resume;
   bool refused = false;
   RunOptions outer;
   outer.output = p.dir / "out";
@@ -139,6 +183,7 @@ TEST_CASE("two processes cannot work on one output") {
   };
   run_plan(p.plan, outer);
   CHECK(refused);
+  CHECK(open_checkpoint(p.dir / "out")->tensors().size() > 0);
 }
 
 TEST_CASE("a damaged journal is an error, not a wrong file") {
@@ -148,6 +193,10 @@ TEST_CASE("a damaged journal is an error, not a wrong file") {
   const std::string header = test::read_file(path);
   for (const std::string line :
        {"{}", "not json", R"({"shard": 0, "item": 0, "sums": [1]})",
+        R"({"shard":0,"item":99999999,"sums":[1,1,1,1,1,1,1,1],"scale_min":0,"scale_max":0,"seconds":0,)"
+        R"("at":0,"rows":0,"groups":0})",
+        R"({"shard":-1,"item":0,"sums":[1,1,1,1,1,1,1,1],"scale_min":0,"scale_max":0,"seconds":0,)"
+        R"("at":0,"rows":0,"groups":0})",
         R"({"shard":0,"item":0,"sums":[1,1,1,1,1,1,1,1],"scale_min":0,"scale_max":0,"seconds":0,)"
         R"("at":0,"rows":1000000,"groups":18446744073709551615})"}) {
     test::write_file(path, header + line + "\n");

@@ -45,7 +45,7 @@ void check_equal(const LayerReport& a, const LayerReport& b) {
 void check_equal(const RunReport& a, const RunReport& b) {
   for (const auto member : {&RunReport::tool_version, &RunReport::model, &RunReport::architecture,
                             &RunReport::recipe_name, &RunReport::recipe_text, &RunReport::plan_identity,
-                            &RunReport::layout, &RunReport::machine, &RunReport::started}) {
+                            &RunReport::layout, &RunReport::machine, &RunReport::fingerprint, &RunReport::started}) {
     CHECK(a.*member == b.*member);
   }
   for (const auto member : {&RunReport::peak_memory_planned, &RunReport::peak_memory_measured, &RunReport::bytes_before,
@@ -111,6 +111,7 @@ TEST_CASE("clock and machine stand under run alone", "[report][json]") {
   RunReport second = first;
   second.started = "2030-01-01T00:00:00Z";
   second.machine = "another";
+  second.fingerprint = "changed";
   second.model = "/elsewhere";
   second.seconds *= 2;
   second.peak_memory_measured = 1;

@@ -118,6 +118,7 @@ void set_identity(RunReport& report) {
   report.plan_identity = "9f2c41d07be35a68";
   report.layout = "compressed-tensors";
   report.machine = "AMD EPYC 7B13, avx2, 2 threads";
+  report.fingerprint = "feedc0de";
   report.started = "2026-01-15T09:30:00Z";
   report.peak_memory_planned = 412'000'000;
   report.peak_memory_measured = 398'458'880;

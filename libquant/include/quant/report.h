@@ -50,9 +50,10 @@ struct RunReport {
   std::string recipe_text;
   std::string plan_identity;  ///< Plan::identity
   std::string layout;
-  std::string machine;  ///< processor, instruction set, threads
-  std::string started;  ///< UTC, ISO 8601
-  double seconds = 0;   ///< wall time
+  std::string machine;      ///< processor, instruction set, threads
+  std::string fingerprint;  ///< hash of the plan and of size and time of the input files
+  std::string started;      ///< UTC, ISO 8601
+  double seconds = 0;       ///< wall time
   std::uint64_t peak_memory_planned = 0;
   std::uint64_t peak_memory_measured = 0;  ///< resident, mapped file pages aside; 0 if unknown
   std::uint64_t bytes_before = 0;

@@ -143,6 +143,7 @@ void BatchRunner::note_bad_weights(const PlannedLinear& linear) {
       if (++count == 1) where = fmt::format("row {}, column {}: {}", r, c, row[c]);
     }
   }
+  if (count == 0) return;  // it shares a global scale with the one that has them
   const auto& file = plan_.checkpoint->files()[linear.weight->file].path;
   const std::lock_guard lock(bad_mutex_);
   bad_weights_.push_back(fmt::format("{} in {} has {} weights that are NaN or infinite (first at {})",
@@ -204,8 +205,10 @@ std::uint64_t BatchRunner::source_bytes(const Job& job, const Slice& slice) cons
   return linear.weight->bytes / linear.shape.rows * slice.count;
 }
 
-void BatchRunner::start_jobs(const std::vector<ItemKey>& keys, std::vector<Job>& jobs, std::vector<Slice>& slices) {
+void BatchRunner::start_jobs(const std::vector<ItemKey>& keys, const std::function<void()>& tick,
+                             std::vector<Job>& jobs, std::vector<Slice>& slices) {
   for (std::size_t i = 0; i < keys.size() && !stopped(); ++i) {
+    tick();
     Job& job = jobs[i];
     job.key = keys[i];
     job.item = &plan_.shards[keys[i].first].items[keys[i].second];
@@ -256,7 +259,7 @@ std::map<ItemKey, ItemResult> BatchRunner::run(const std::vector<ItemKey>& keys,
                                                const std::function<void()>& tick) {
   std::vector<Job> jobs(keys.size());
   std::vector<Slice> slices;
-  start_jobs(keys, jobs, slices);
+  start_jobs(keys, tick, jobs, slices);
   const auto task = [&](std::size_t s) {
     Job& job = jobs[slices[s].job];
     if (stopped() || job.bad) return;

@@ -37,7 +37,8 @@ class BatchRunner {
   TensorParams params_of(const PlannedLinear& linear);
   const Quantizer& quantizer_of(const PlannedLinear& linear) const;
   void add_slices(std::size_t job, const PlannedItem& item, std::vector<Slice>& slices) const;
-  void start_jobs(const std::vector<ItemKey>& keys, std::vector<Job>& jobs, std::vector<Slice>& slices);
+  void start_jobs(const std::vector<ItemKey>& keys, const std::function<void()>& tick, std::vector<Job>& jobs,
+                  std::vector<Slice>& slices);
   void run_slice(Job& job, Slice& slice);
   void quantize_slice(Job& job, const PlannedLinear& linear, Slice& slice);
   void copy_slice(const Job& job, const PlannedCopy& copy, Slice& slice);

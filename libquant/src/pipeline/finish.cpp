@@ -3,11 +3,13 @@
 #include <fmt/chrono.h>
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <fstream>
 #include <string>
+#include <utility>
 
-#include "pipeline/files.h"
+#include "output/files.h"
 #include "quant/error.h"
 #include "quant/kernels.h"
 #include "quant/version.h"
@@ -15,7 +17,7 @@
 namespace quant {
 namespace {
 
-LayerReport layer_report(const Plan& plan, const PlannedLinear& linear, const ItemResult& result) {
+LayerReport layer_report(const Plan& plan, const PlannedLinear& linear, ItemResult&& result) {
   const RecipeModifier& modifier = plan.recipe.modifiers[linear.modifier];
   const Scheme& scheme = plan.groups[linear.scheme].scheme;
   LayerReport layer;
@@ -34,8 +36,8 @@ LayerReport layer_report(const Plan& plan, const PlannedLinear& linear, const It
   layer.scale_min = result.scale_min;
   layer.scale_max = result.scale_max;
   layer.seconds = result.seconds;
-  layer.row_nmse = result.row_nmse;
-  layer.group_nmse = result.group_nmse;
+  layer.row_nmse = std::move(result.row_nmse);
+  layer.group_nmse = std::move(result.group_nmse);
   return layer;
 }
 
@@ -48,21 +50,20 @@ bool is_own_file(const Plan& plan, const std::filesystem::path& relative) {
 
 void copy_companions(const Plan& plan, const std::filesystem::path& directory) {
   for (const std::filesystem::path& source : plan.checkpoint->companions()) {
-    const auto relative = source.lexically_relative(plan.checkpoint->location());
-    if (is_own_file(plan, relative)) continue;
+    const auto name = companion_name(*plan.checkpoint, source);
+    if (is_own_file(plan, name)) continue;
+    const auto parent = (directory / name).parent_path();
     std::error_code failed;
-    std::filesystem::create_directories((directory / relative).parent_path(), failed);
-    std::filesystem::copy_file(source, directory / relative, std::filesystem::copy_options::overwrite_existing, failed);
-    if (failed) throw_io_error("cannot copy " + source.string() + " to", directory / relative, failed.value());
-    // A read-only original must not make an output that cannot be moved or removed.
-    std::filesystem::permissions(directory / relative, std::filesystem::perms::owner_write,
-                                 std::filesystem::perm_options::add, failed);
+    std::filesystem::create_directories(parent, failed);
+    if (failed) throw_io_error("cannot create", parent, failed.value());
+    copy_file_atomically(source, directory / name);
+    if (parent != directory) sync_path(parent);
   }
 }
 
 }  // namespace
 
-RunReport assemble_report(const Plan& plan, const std::map<ItemKey, ItemResult>& results) {
+RunReport assemble_report(const Plan& plan, std::map<ItemKey, ItemResult>&& results) {
   RunReport report;
   report.tool_version = version();
   report.model = plan.checkpoint->location().string();
@@ -80,13 +81,13 @@ RunReport assemble_report(const Plan& plan, const std::map<ItemKey, ItemResult>&
   report.warnings = plan.warnings;
   for (const TensorInfo& tensor : plan.checkpoint->tensors()) report.parameters += element_count(tensor.shape);
 
-  std::map<std::size_t, const ItemResult*> of_linear;
-  for (const auto& [key, result] : results) {
+  std::map<std::size_t, ItemResult*> of_linear;
+  for (auto& [key, result] : results) {
     const PlannedItem& item = plan.shards[key.first].items[key.second];
     if (item.quantized) of_linear[item.index] = &result;
   }
   for (const auto& [index, result] : of_linear) {
-    report.layers.push_back(layer_report(plan, plan.linears[index], *result));
+    report.layers.push_back(layer_report(plan, plan.linears[index], std::move(*result)));
   }
   for (const PlannedCopy& copy : plan.copies) {
     if (copy.tensor == nullptr) {
@@ -99,7 +100,7 @@ RunReport assemble_report(const Plan& plan, const std::map<ItemKey, ItemResult>&
   return report;
 }
 
-void write_small_files(const Plan& plan, const RunReport& report, const std::filesystem::path& directory) {
+void write_small_files(const Plan& plan, RunReport& report, const std::filesystem::path& directory) {
   copy_companions(plan, directory);
   if (!plan.config_json.empty()) write_file_atomically(directory / "config.json", plan.config_json);
   if (!plan.index_json.empty()) {
@@ -108,7 +109,9 @@ void write_small_files(const Plan& plan, const RunReport& report, const std::fil
   }
   write_file_atomically(directory / "recipe.yaml", plan.recipe.text);
   write_report_hdf5(report, directory / "report.h5");
+  sync_path(directory / "report.h5");
   write_file_atomically(directory / "report.html", report_to_html(report));
+  report.peak_memory_measured = std::max(report.peak_memory_measured, anonymous_memory());
   write_file_atomically(directory / "report.json", report_to_json(report));
 }
 

@@ -10,10 +10,11 @@
 
 namespace quant {
 
-/// The report of finished items; clock and machine entries are the caller's.
-RunReport assemble_report(const Plan& plan, const std::map<ItemKey, ItemResult>& results);
-/// Writes config.json, the index, the recipe, the model's companion files and the reports; report.json comes last.
-void write_small_files(const Plan& plan, const RunReport& report, const std::filesystem::path& directory);
+/// The report of finished items, whose arrays it takes over; clock and machine entries are the caller's.
+RunReport assemble_report(const Plan& plan, std::map<ItemKey, ItemResult>&& results);
+/// Writes config.json, the index, the recipe, the model's companion files and the reports, all durable; report.json
+/// comes last. Raises report.peak_memory_measured by what the reports themselves take.
+void write_small_files(const Plan& plan, RunReport& report, const std::filesystem::path& directory);
 /// Resident memory of this process without mapped file pages, in bytes; 0 where the system does not tell.
 std::uint64_t anonymous_memory();
 /// "AMD EPYC 9B14, avx512, 2 threads".

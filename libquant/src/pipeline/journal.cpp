@@ -1,14 +1,16 @@
 #include "pipeline/journal.h"
 
 #include <fcntl.h>
-#include <sys/file.h>
 #include <sys/stat.h>
 #include <unistd.h>
+#define XXH_INLINE_ALL
+#include <fmt/format.h>
+#include <xxhash.h>
 
 #include <cerrno>
 #include <nlohmann/json.hpp>
+#include <optional>
 
-#include "pipeline/files.h"
 #include "quant/error.h"
 
 namespace quant {
@@ -19,10 +21,10 @@ using nlohmann::json;
 constexpr const char* kLinesName = ".quant-journal.jsonl";
 constexpr const char* kArraysName = ".quant-journal.f32";
 
-int open_or_throw(const std::filesystem::path& path, int flags) {
-  const int fd = ::open(path.c_str(), flags | O_RDWR | O_CLOEXEC, 0644);
-  if (fd < 0) throw_io_error("cannot open", path, errno);
-  return fd;
+Descriptor open_or_throw(const std::filesystem::path& path, int flags) {
+  Descriptor file(::open(path.c_str(), flags | O_RDWR | O_CREAT | O_CLOEXEC, 0644));
+  if (file.get() < 0) throw_io_error("cannot open", path, errno);
+  return file;
 }
 
 void write_at(int fd, const void* data, std::size_t bytes, std::uint64_t offset, const std::filesystem::path& path) {
@@ -63,6 +65,13 @@ std::vector<float> read_array(int fd, std::uint64_t offset, std::uint64_t count,
   return values;
 }
 
+// Rows of a quantized item, 0 for a copied one; nothing for an item that is not in the plan.
+std::optional<std::uint64_t> rows_of(const Plan& plan, const ItemKey& key) {
+  if (key.first >= plan.shards.size() || key.second >= plan.shards[key.first].items.size()) return std::nullopt;
+  const PlannedItem& item = plan.shards[key.first].items[key.second];
+  return item.quantized ? plan.linears[item.index].shape.rows : 0;
+}
+
 json to_json(const ErrorSums& s) {
   return json::array({s.signal, s.noise, s.dot, s.recon, s.max_abs_error, s.count, s.clipped, s.zeros});
 }
@@ -83,39 +92,31 @@ std::string run_fingerprint(const Plan& plan) {
     const auto time = std::filesystem::last_write_time(file.path, failed).time_since_epoch().count();
     inputs.push_back({file.path.filename().string(), file.bytes, failed ? 0 : time});
   }
-  return json{{"journal", 1}, {"plan", plan.identity}, {"inputs", inputs}}.dump();
+  const std::string text = json{{"journal", 1}, {"plan", plan.identity}, {"inputs", inputs}}.dump();
+  const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
+  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }
 
 bool Journal::exists(const std::filesystem::path& directory) { return std::filesystem::exists(directory / kLinesName); }
 
-Journal::Journal(const std::filesystem::path& directory, const std::string& fingerprint, bool resume)
-    : lines_path_(directory / kLinesName), arrays_path_(directory / kArraysName) {
-  lines_ = open_or_throw(lines_path_, O_CREAT | O_APPEND);
-  try {
-    if (::flock(lines_, LOCK_EX | LOCK_NB) != 0) {
-      throw Error(ErrorCode::io, "another process is working on " + directory.string(),
-                  "wait for it, or stop it first");
-    }
-    arrays_ = open_or_throw(arrays_path_, O_CREAT);
-    if (!resume) {
-      if (::ftruncate(lines_, 0) != 0) throw_io_error("cannot write", lines_path_, errno);
-      if (::ftruncate(arrays_, 0) != 0) throw_io_error("cannot write", arrays_path_, errno);
-    }
-    read(fingerprint);
-    arrays_size_ = file_size(arrays_, arrays_path_);
-  } catch (...) {
-    if (arrays_ >= 0) ::close(arrays_);
-    ::close(lines_);
-    throw;
-  }
+void Journal::remove(const std::filesystem::path& directory) {
+  // The lines go first: without them the arrays mean nothing, while lines without arrays would be a damaged journal.
+  std::error_code ignored;
+  std::filesystem::remove(directory / kLinesName, ignored);
+  std::filesystem::remove(directory / kArraysName, ignored);
 }
 
-Journal::~Journal() {
-  ::close(arrays_);
-  ::close(lines_);
+Journal::Journal(const std::filesystem::path& directory, const Plan& plan)
+    : lines_path_(directory / kLinesName),
+      arrays_path_(directory / kArraysName),
+      lines_(open_or_throw(lines_path_, O_APPEND)),
+      arrays_(open_or_throw(arrays_path_, 0)) {
+  read(plan);
+  arrays_size_ = file_size(arrays_.get(), arrays_path_);
 }
 
-void Journal::read(const std::string& fingerprint) {
+void Journal::read(const Plan& plan) {
+  const std::string fingerprint = run_fingerprint(plan);
   const std::string text = read_text_file(lines_path_);
   std::size_t start = 0;
   for (std::size_t end = text.find('\n'); end != std::string::npos; end = text.find('\n', start)) {
@@ -127,21 +128,22 @@ void Journal::read(const std::string& fingerprint) {
                       "the model's files have changed since",
                   "start over with --overwrite-partial, or choose another output");
     }
-    if (start != 0) parse_line(line);
+    if (start != 0) parse_line(line, plan);
     start = end + 1;
   }
   // What a kill cut off in the middle of a line would garble the next one.
-  if (start != text.size() && ::ftruncate(lines_, static_cast<off_t>(start)) != 0) {
+  if (start != text.size() && ::ftruncate(lines_.get(), static_cast<off_t>(start)) != 0) {
     throw_io_error("cannot write", lines_path_, errno);
   }
   if (start == 0) {
+    if (::ftruncate(arrays_.get(), 0) != 0) throw_io_error("cannot write", arrays_path_, errno);
     const std::string header = fingerprint + "\n";
-    write_at(lines_, header.data(), header.size(), 0, lines_path_);
-    if (::fdatasync(lines_) != 0) throw_io_error("cannot write", lines_path_, errno);
+    write_at(lines_.get(), header.data(), header.size(), 0, lines_path_);
+    if (::fdatasync(lines_.get()) != 0) throw_io_error("cannot write", lines_path_, errno);
   }
 }
 
-void Journal::parse_line(const std::string& line) {
+void Journal::parse_line(const std::string& line, const Plan& plan) {
   try {
     const json entry = json::parse(line);
     ItemResult result;
@@ -152,9 +154,14 @@ void Journal::parse_line(const std::string& line) {
     const std::uint64_t at = entry.at("at");
     const std::uint64_t rows = entry.at("rows");
     const std::uint64_t groups = entry.at("groups");
-    result.row_nmse = read_array(arrays_, at, rows, arrays_path_);
-    result.group_nmse = read_array(arrays_, at + rows * sizeof(float), groups, arrays_path_);
-    finished_[{entry.at("shard"), entry.at("item")}] = std::move(result);
+    result.row_nmse = read_array(arrays_.get(), at, rows, arrays_path_);
+    result.group_nmse = read_array(arrays_.get(), at + rows * sizeof(float), groups, arrays_path_);
+    const ItemKey key{entry.at("shard"), entry.at("item")};
+    if (rows != rows_of(plan, key)) {
+      throw Error(ErrorCode::corrupt_file, lines_path_.string() + " names an item that the plan does not have: " + line,
+                  "start over with --overwrite-partial");
+    }
+    finished_[key] = std::move(result);
   } catch (const json::exception& problem) {
     throw Error(ErrorCode::corrupt_file, lines_path_.string() + " cannot be read: " + problem.what(),
                 "start over with --overwrite-partial");
@@ -178,17 +185,11 @@ void Journal::record(const std::vector<std::pair<ItemKey, const ItemResult*>>& i
     arrays.insert(arrays.end(), result->row_nmse.begin(), result->row_nmse.end());
     arrays.insert(arrays.end(), result->group_nmse.begin(), result->group_nmse.end());
   }
-  write_at(arrays_, arrays.data(), arrays.size() * sizeof(float), arrays_size_, arrays_path_);
+  write_at(arrays_.get(), arrays.data(), arrays.size() * sizeof(float), arrays_size_, arrays_path_);
   arrays_size_ += arrays.size() * sizeof(float);
-  if (::fdatasync(arrays_) != 0) throw_io_error("cannot write", arrays_path_, errno);
-  write_at(lines_, lines.data(), lines.size(), 0, lines_path_);  // opened for appending: the offset is not used
-  if (::fdatasync(lines_) != 0) throw_io_error("cannot write", lines_path_, errno);
-}
-
-void Journal::remove() {
-  std::error_code ignored;
-  std::filesystem::remove(arrays_path_, ignored);
-  std::filesystem::remove(lines_path_, ignored);
+  if (::fdatasync(arrays_.get()) != 0) throw_io_error("cannot write", arrays_path_, errno);
+  write_at(lines_.get(), lines.data(), lines.size(), 0, lines_path_);  // opened for appending: the offset is not used
+  if (::fdatasync(lines_.get()) != 0) throw_io_error("cannot write", lines_path_, errno);
 }
 
 }  // namespace quant

@@ -8,6 +8,7 @@
 #include <utility>
 #include <vector>
 
+#include "output/files.h"
 #include "quant/metrics.h"
 #include "quant/plan.h"
 
@@ -26,36 +27,32 @@ struct ItemResult {
   std::vector<float> group_nmse;
 };
 
-/// Text that differs if the run's output would differ: the plan's identity, and size and time of every input file.
+/// Differs if the run's output would differ: a hash of the plan's identity, and size and time of every input file.
 std::string run_fingerprint(const Plan& plan);
 
 /// Appends to two files of the partial directory: lines of JSON, and float arrays that they point into. A line counts
 /// only if it is complete, so a kill at any moment loses at most the items not yet recorded.
 class Journal {
  public:
-  /// Starts a journal, or with `resume` reads the finished items of one. Locks it against a second process. Throws
-  /// Error{io} if it belongs to another plan or input, or is in use.
-  Journal(const std::filesystem::path& directory, const std::string& fingerprint, bool resume);
-  ~Journal();
-  Journal(const Journal&) = delete;
-  Journal& operator=(const Journal&) = delete;
+  /// Reads the finished items of the journal of `directory`, or starts one. Throws Error{io} if it belongs to another
+  /// plan or input, Error{corrupt_file} if it does not fit `plan`.
+  Journal(const std::filesystem::path& directory, const Plan& plan);
 
   const std::map<ItemKey, ItemResult>& finished() const { return finished_; }
   /// Records items whose bytes are durable. Itself durable on return. Called from one thread at a time.
   void record(const std::vector<std::pair<ItemKey, const ItemResult*>>& items);
-  /// Deletes the journal's files.
-  void remove();
-
+  /// Deletes the journal's files from a directory.
+  static void remove(const std::filesystem::path& directory);
   static bool exists(const std::filesystem::path& directory);
 
  private:
-  void read(const std::string& fingerprint);
-  void parse_line(const std::string& line);
+  void read(const Plan& plan);
+  void parse_line(const std::string& line, const Plan& plan);
 
   std::filesystem::path lines_path_;
   std::filesystem::path arrays_path_;
-  int lines_ = -1;
-  int arrays_ = -1;
+  Descriptor lines_;
+  Descriptor arrays_;
   std::uint64_t arrays_size_ = 0;
   std::map<ItemKey, ItemResult> finished_;
 };

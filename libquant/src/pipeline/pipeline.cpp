@@ -4,11 +4,11 @@
 
 #include <algorithm>
 #include <chrono>
-#include <nlohmann/json.hpp>
 
+#include "output/files.h"
+#include "output/partial_directory.h"
 #include "pipeline/batch.h"
 #include "pipeline/committer.h"
-#include "pipeline/files.h"
 #include "pipeline/finish.h"
 #include "pipeline/journal.h"
 #include "quant/error.h"
@@ -20,30 +20,21 @@ namespace {
 // Large enough that the pause between batches does not show, small enough that a kill loses little.
 constexpr std::uint64_t kBatchBytes = 256U << 20U;
 
-std::filesystem::path partial_path(std::filesystem::path output) {
-  if (!output.has_filename()) output = output.parent_path();  // "out/" means "out"
-  output += ".partial";
-  return output;
-}
-
-// True if an interrupted run left everything but the last rename.
-bool is_complete(const std::filesystem::path& partial, const Plan& plan) {
-  if (Journal::exists(partial) || !std::filesystem::exists(partial / "report.json")) return false;
-  return report_from_json(read_text_file(partial / "report.json"), (partial / "report.json").string()).plan_identity ==
-         plan.identity;
-}
-
 // One run's state, from the partial directory to the final name.
 class Run {
  public:
   Run(const Plan& plan, const RunOptions& options)
-      : plan_(plan), options_(options), partial_(partial_path(options.output)) {}
+      : plan_(runnable(plan)),
+        options_(options),
+        directory_(options.output, existing(options), "--resume continues it, --overwrite-partial starts over") {}
 
   RunReport execute() {
-    check();
-    const bool resumed = open_partial();
-    if (resumed && is_complete(partial_, plan_)) return finish_rename();
-    journal_ = std::make_unique<Journal>(partial_, run_fingerprint(plan_), resumed);
+    if (directory_.resumed() && !Journal::exists(partial())) {
+      if (std::filesystem::exists(partial() / kReport)) return finish_rename();
+      directory_.clear();  // stopped before anything counted
+    }
+    check_space();
+    journal_ = std::make_unique<Journal>(partial(), plan_);
     results_ = journal_->finished();
     open_writers();
     process_items();
@@ -51,45 +42,35 @@ class Run {
   }
 
  private:
-  void check() const {
-    if (!plan_.problems.empty()) {
-      throw Error(ErrorCode::usage, "the plan has problems and cannot run: " + plan_.problems.front());
-    }
-    if (std::filesystem::exists(std::filesystem::symlink_status(options_.output))) {
-      throw Error(ErrorCode::io, options_.output.string() + " exists already",
-                  "choose another output, or remove it first");
-    }
+  static constexpr const char* kReport = "report.json";
+
+  static const Plan& runnable(const Plan& plan) {
+    if (plan.problems.empty()) return plan;
+    throw Error(ErrorCode::usage, "the plan has problems and cannot run: " + plan.problems.front());
   }
 
-  // Creates the partial directory; true if there was one to resume.
-  bool open_partial() const {
+  static PartialDirectory::Existing existing(const RunOptions& options) {
+    if (options.resume) return PartialDirectory::Existing::resume;
+    return options.overwrite_partial ? PartialDirectory::Existing::discard : PartialDirectory::Existing::refuse;
+  }
+
+  const std::filesystem::path& partial() const { return directory_.path(); }
+
+  void check_space() const {
     std::error_code failed;
-    if (std::filesystem::exists(partial_)) {
-      if (options_.resume) return true;
-      if (!options_.overwrite_partial) {
-        throw Error(ErrorCode::io, partial_.string() + " is left from an unfinished run",
-                    "--resume continues it, --overwrite-partial starts over");
-      }
-      std::filesystem::remove_all(partial_, failed);
-    }
-    std::filesystem::create_directories(partial_, failed);
-    if (failed) throw_io_error("cannot create", partial_, failed.value());
-    const auto space = std::filesystem::space(partial_, failed);
-    if (!failed && space.available < plan_.output_bytes) {
-      std::filesystem::remove(partial_, failed);
-      throw Error(
-          ErrorCode::io,
-          fmt::format("{} has {:.1f} MB free, the output needs {:.1f} MB", partial_.parent_path().string(),
-                      static_cast<double>(space.available) / 1e6, static_cast<double>(plan_.output_bytes) / 1e6),
-          "free some space or choose another output");
-    }
-    return false;
+    const auto space = std::filesystem::space(partial(), failed);
+    if (failed || directory_.resumed() || space.available >= plan_.output_bytes) return;
+    directory_.remove();
+    throw Error(ErrorCode::io,
+                fmt::format("{} has {:.1f} MB free, the output needs {:.1f} MB", partial().parent_path().string(),
+                            static_cast<double>(space.available) / 1e6, static_cast<double>(plan_.output_bytes) / 1e6),
+                "free some space or choose another output");
   }
 
   void open_writers() {
     const Container& container = *plan_.registry->container(plan_.options.container);
     for (const PlannedShard& shard : plan_.shards) {
-      const auto path = partial_ / shard.file;
+      const auto path = partial() / shard.file;
       // A kill may have come before this file was begun, or before anything in it counted.
       bool any_finished = false;
       for (const auto& [key, result] : results_) any_finished = any_finished || &plan_.shards[key.first] == &shard;
@@ -121,10 +102,14 @@ class Run {
     return open;
   }
 
-  void tick() {
+  // Called at every opportunity; passes on ten a second, and the last.
+  void tick(bool last = false) {
+    const auto now = std::chrono::steady_clock::now();
+    if (!last && now - ticked_ < std::chrono::milliseconds(100)) return;
+    ticked_ = now;
     memory_ = std::max(memory_, anonymous_memory());
     progress_.bytes_done = done_.load();
-    progress_.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
+    progress_.seconds = std::chrono::duration<double>(now - start_).count();
     if (options_.progress) options_.progress(progress_);
   }
 
@@ -147,7 +132,7 @@ class Run {
       }
       progress_.tensors_done += commit.size();
       if (!commit.empty()) committer.add(std::move(commit));
-      tick();
+      tick(next == open.size());
       if (options_.stop != nullptr && options_.stop->load()) {
         committer.flush();
         throw Error(ErrorCode::interrupted,
@@ -173,38 +158,40 @@ class Run {
   }
 
   RunReport finish() {
-    RunReport report = assemble_report(plan_, results_);
+    RunReport report = assemble_report(plan_, std::move(results_));
     report.machine = describe_machine(plan_.options.threads);
     report.started = started_;
+    report.fingerprint = run_fingerprint(plan_);
     report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
     report.peak_memory_measured = std::max(memory_, anonymous_memory());
     writers_.clear();
-    write_small_files(plan_, report, partial_);
-    journal_->remove();
-    rename_to_output();
+    write_small_files(plan_, report, partial());
+    Journal::remove(partial());
+    directory_.commit();
     return report;
   }
 
-  // Everything was written and only the rename is missing.
+  // A run that was stopped when it had written everything, before the last rename.
   RunReport finish_rename() const {
-    RunReport report = report_from_json(read_text_file(partial_ / "report.json"), (partial_ / "report.json").string());
-    rename_to_output();
+    const std::string name = (partial() / kReport).string();
+    RunReport report = report_from_json(read_text_file(name), name);
+    if (report.fingerprint != run_fingerprint(plan_)) {
+      throw Error(ErrorCode::io,
+                  partial().string() +
+                      " was made by another recipe, other options, another version, or the model's files "
+                      "have changed since",
+                  "start over with --overwrite-partial, or choose another output");
+    }
+    Journal::remove(partial());
+    directory_.commit();
     return report;
-  }
-
-  void rename_to_output() const {
-    sync_directory(partial_);
-    std::error_code failed;
-    std::filesystem::rename(partial_, options_.output, failed);
-    if (failed) throw_io_error("cannot rename " + partial_.string() + " to", options_.output, failed.value());
-    const auto parent = options_.output.parent_path();
-    sync_directory(parent.empty() ? std::filesystem::path(".") : parent);
   }
 
   const Plan& plan_;
   const RunOptions& options_;
-  const std::filesystem::path partial_;
+  const PartialDirectory directory_;
   const std::chrono::steady_clock::time_point start_ = std::chrono::steady_clock::now();
+  std::chrono::steady_clock::time_point ticked_{};
   const std::string started_ = utc_now();
   std::unique_ptr<Journal> journal_;
   std::map<ItemKey, ItemResult> results_;

@@ -75,7 +75,13 @@ std::vector<std::unique_ptr<Algorithm>> create_algorithms(const Recipe& recipe, 
   if (recipe.modifiers.empty()) plan.problems.push_back(recipe.name + " has no modifier: nothing to do");
   for (const RecipeModifier& modifier : recipe.modifiers) {
     const AlgorithmEntry* entry = registry.modifier(modifier.type);
-    algorithms.push_back(entry == nullptr ? nullptr : entry->create(modifier.parameters));
+    algorithms.push_back(nullptr);
+    try {
+      if (entry != nullptr) algorithms.back() = entry->create(modifier.parameters);
+    } catch (const Error& error) {
+      plan.problems.push_back(modifier.where.to_string() + ": " + error.what());
+      continue;
+    }
     if (entry == nullptr) {
       plan.problems.push_back(modifier.where.to_string() + ": " + modifier.type + " is not available in this build");
     } else if (algorithms.back()->needs().any()) {
@@ -191,6 +197,22 @@ void finish_linears(const std::vector<std::unique_ptr<Algorithm>>& algorithms, P
   plan.bits_per_weight = weights > 0 ? bits / weights : 0;
 }
 
+std::string parameters_text(const std::map<std::string, KwValue>& parameters) {
+  std::string text;
+  for (const auto& [name, value] : parameters) {
+    text += fmt::format("{}={} ", name, std::visit([](const auto& v) { return fmt::format("{}", v); }, value));
+  }
+  return text;
+}
+
+// Everything that decides codes and scales.
+std::string arguments_text(const QuantArgs& args) {
+  return fmt::format("{} {} scale {} zero {} observer {} {}", describe(args), args.symmetric,
+                     args.scale_dtype ? dtype_name(*args.scale_dtype) : "-",
+                     args.zp_dtype ? dtype_name(*args.zp_dtype) : "-", args.observer.value_or("-"),
+                     parameters_text(args.observer_kwargs));
+}
+
 std::string identity_of(const Plan& plan) {
   std::string text = fmt::format("libquant {}\n{}\n{}\n{}\n", version(), plan.options.layout, plan.options.container,
                                  plan.recipe.text);
@@ -200,7 +222,12 @@ std::string identity_of(const Plan& plan) {
       text += fmt::format("{} {} {}\n", tensor.name, dtype_name(tensor.dtype), to_string(tensor.shape));
     }
   }
-  for (const PlannedLinear& linear : plan.linears) text += linear.shape.module + " " + linear.rule + "\n";
+  for (const PlannedLinear& linear : plan.linears) {
+    const RecipeModifier& modifier = plan.recipe.modifiers[linear.modifier];
+    text +=
+        fmt::format("{} {} {} {}\n", linear.shape.module, modifier.type,
+                    arguments_text(*plan.groups[linear.scheme].scheme.weights), parameters_text(modifier.parameters));
+  }
   text += plan.config_json;
   const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
@@ -215,6 +242,27 @@ std::vector<SchemeGroup> groups_in_use(const Plan& plan) {
     if (used[i]) groups.push_back(plan.groups[i]);
   }
   return groups;
+}
+
+// What follows once every linear has its scheme.
+void finish_plan(const ModelOutline& outline, const std::vector<std::unique_ptr<Algorithm>>& algorithms,
+                 const Container& container, Plan& plan) {
+  finish_linears(algorithms, plan);
+  if (!plan.problems.empty()) return;
+  find_fused_sets(plan);
+  const ModelConfig& config = plan.checkpoint->config();
+  if (!config.text.empty()) {
+    plan.config_json = plan.layout->config_json(config, groups_in_use(plan), plan.ignored_modules);
+  } else {
+    plan.warnings.push_back("the model has no config.json: none is written, and loaders will not know the scheme");
+  }
+  plan_detail::lay_out_shards(plan, container);
+  if (outline.parameters > 0) {
+    plan.model_bits_per_parameter =
+        8.0 * static_cast<double>(plan.bytes_after) / static_cast<double>(outline.parameters);
+  }
+  plan.identity = identity_of(plan);
+  plan_detail::estimate_resources(plan);
 }
 
 }  // namespace
@@ -243,27 +291,12 @@ Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registr
     plan.problems.push_back("the recipe's targets match no weight of this model: nothing would be quantized");
   }
   if (plan.layout == nullptr || container == nullptr) return plan;
-  finish_linears(algorithms, plan);
-  if (!plan.problems.empty()) return plan;
-  find_fused_sets(plan);
   for (const TensorInfo& tensor : checkpoint.tensors()) plan.bytes_before += tensor.bytes;
   try {
-    if (!checkpoint.config().text.empty()) {
-      plan.config_json = plan.layout->config_json(checkpoint.config(), groups_in_use(plan), plan.ignored_modules);
-    } else {
-      plan.warnings.push_back("the model has no config.json: none is written, and loaders will not know the scheme");
-    }
-    plan_detail::lay_out_shards(plan, *container);
+    finish_plan(outline, algorithms, *container, plan);
   } catch (const Error& error) {
     plan.problems.push_back(error.what());
-    return plan;
   }
-  if (outline.parameters > 0) {
-    plan.model_bits_per_parameter =
-        8.0 * static_cast<double>(plan.bytes_after) / static_cast<double>(outline.parameters);
-  }
-  plan.identity = identity_of(plan);
-  plan_detail::estimate_resources(plan);
   return plan;
 }
 

@@ -41,7 +41,9 @@ std::uint64_t memory_of_plan(const Plan& plan, int threads) {
     rows += linear.shape.rows;
   }
   const std::uint64_t headers = 1024 * plan.checkpoint->tensors().size();
-  return kBaseMemory + static_cast<std::uint64_t>(threads) * (slice + kMiB) + rows * sizeof(float) + 4 * headers;
+  // Arrays of the report: the result itself, the HDF5 image, and its copy on the way to the file.
+  const std::uint64_t report = 3 * rows * sizeof(float);
+  return kBaseMemory + static_cast<std::uint64_t>(threads) * (slice + kMiB) + report + 4 * headers;
 }
 
 // Seconds of one thread per weight for a scheme, measured on random weights.

@@ -119,6 +119,7 @@ json run_json(const RunReport& report) {
   json seconds = json::array();
   for (const LayerReport& layer : report.layers) seconds.push_back(number(layer.seconds));
   return {{"model", report.model},
+          {"fingerprint", report.fingerprint},
           {"machine", report.machine},
           {"started", report.started},
           {"seconds", number(report.seconds)},

@@ -200,6 +200,7 @@ void read_totals(Object object, RunReport& report, const std::string& source) {
 
 void read_run(Object object, RunReport& report, const std::string& source) {
   report.model = object.text("model");
+  report.fingerprint = object.text("fingerprint");
   report.machine = object.text("machine");
   report.started = object.text("started");
   report.seconds = object.real("seconds");
