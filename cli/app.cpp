@@ -90,6 +90,8 @@ void add_threads_option(CLI::App& command, int& threads) {
 int run_program(int argc, char** argv) {
   // A closed pipe shows as a failed write, which write_stdout knows.
   std::signal(SIGPIPE, SIG_IGN);
+  // A limit on file sizes then shows as a failed write, which is reported as a full disk is.
+  std::signal(SIGXFSZ, SIG_IGN);
   const bool json =
       std::any_of(argv, argv + argc, [](const char* argument) { return std::string_view(argument) == "--json"; });
   try {

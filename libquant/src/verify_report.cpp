@@ -61,8 +61,7 @@ void check_layers(const Context& context, const RunReport& report, const std::ve
     context.error("report_missing_layer", name, "this layer is quantized, but the report does not have it");
   }
   for (const SkippedTensor& skipped : report.skipped) {
-    const bool is_module = skipped.dtype.empty();  // a tied head has no tensor of its own
-    if (!is_module && context.checkpoint.find(skipped.name) == nullptr) {
+    if (context.checkpoint.find(skipped.name) == nullptr) {
       context.error("report_skipped", skipped.name, "the report says that this tensor was copied, but it is not there");
     }
   }

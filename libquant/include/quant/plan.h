@@ -70,8 +70,8 @@ struct Plan {
   std::vector<std::string> ignored_modules;  ///< modules of targeted classes left unquantized, for config.json
   std::vector<PlannedShard> shards;
   std::vector<std::pair<std::string, std::string>> metadata;  ///< of every output file
-  std::string config_json;                                    ///< empty if the model has none
-  std::string index_json;                                     ///< empty for a single file
+  std::string config_json;
+  std::string index_json;  ///< empty for a single file
 
   std::vector<std::string> problems;  ///< why it cannot run; all of them
   std::vector<std::string> warnings;  ///< e.g. a target that matches nothing; errors with --strict

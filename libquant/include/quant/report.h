@@ -35,7 +35,7 @@ struct LayerReport {
 };
 
 struct SkippedTensor {
-  std::string name;  ///< of the tensor; of the module (dtype empty, no bytes) if it has none of its own: a tied head
+  std::string name;
   Shape shape;
   std::string dtype;
   std::uint64_t bytes = 0;

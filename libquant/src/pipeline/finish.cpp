@@ -90,19 +90,16 @@ RunReport assemble_report(const Plan& plan, std::map<ItemKey, ItemResult>&& resu
     report.layers.push_back(layer_report(plan, plan.linears[index], std::move(*result)));
   }
   for (const PlannedCopy& copy : plan.copies) {
-    if (copy.tensor == nullptr) {
-      report.skipped.push_back({copy.module, {}, "", 0, copy.reason});
-    } else {
-      report.skipped.push_back({copy.tensor->name, copy.tensor->shape, std::string(dtype_name(copy.tensor->dtype)),
-                                copy.tensor->bytes, copy.reason});
-    }
+    if (copy.tensor == nullptr) continue;  // a tied head has no tensor of its own
+    report.skipped.push_back({copy.tensor->name, copy.tensor->shape, std::string(dtype_name(copy.tensor->dtype)),
+                              copy.tensor->bytes, copy.reason});
   }
   return report;
 }
 
 void write_small_files(const Plan& plan, RunReport& report, const std::filesystem::path& directory) {
   copy_companions(plan, directory);
-  if (!plan.config_json.empty()) write_file_atomically(directory / "config.json", plan.config_json);
+  write_file_atomically(directory / "config.json", plan.config_json);
   if (!plan.index_json.empty()) {
     const std::string extension(plan.registry->container(plan.options.container)->extension());
     write_file_atomically(directory / ("model" + extension + ".index.json"), plan.index_json);

@@ -56,14 +56,22 @@ class Run {
 
   const std::filesystem::path& partial() const { return directory_.path(); }
 
+  // A generous guess: the reports' fixed parts, a few kilobytes per layer, and the arrays.
+  std::uint64_t report_bytes() const {
+    std::uint64_t bytes = 1U << 20U;
+    for (const PlannedLinear& linear : plan_.linears) bytes += 16384 + sizeof(float) * linear.shape.rows;
+    return bytes;
+  }
+
   void check_space() const {
     std::error_code failed;
     const auto space = std::filesystem::space(partial(), failed);
-    if (failed || directory_.resumed() || space.available >= plan_.output_bytes) return;
+    const std::uint64_t needed = plan_.output_bytes + report_bytes();
+    if (failed || directory_.resumed() || space.available >= needed) return;
     directory_.remove();
     throw Error(ErrorCode::io,
                 fmt::format("{} has {:.1f} MB free, the output needs {:.1f} MB", partial().parent_path().string(),
-                            static_cast<double>(space.available) / 1e6, static_cast<double>(plan_.output_bytes) / 1e6),
+                            static_cast<double>(space.available) / 1e6, static_cast<double>(needed) / 1e6),
                 "free some space or choose another output");
   }
 

@@ -251,10 +251,11 @@ void finish_plan(const ModelOutline& outline, const std::vector<std::unique_ptr<
   if (!plan.problems.empty()) return;
   find_fused_sets(plan);
   const ModelConfig& config = plan.checkpoint->config();
-  if (!config.text.empty()) {
-    plan.config_json = plan.layout->config_json(config, groups_in_use(plan), plan.ignored_modules);
-  } else {
-    plan.warnings.push_back("the model has no config.json: none is written, and loaders will not know the scheme");
+  plan.config_json = plan.layout->config_json(config, groups_in_use(plan), plan.ignored_modules);
+  if (config.text.empty()) {
+    plan.warnings.push_back(
+        "the model has no config.json: one that holds only the quantization is written, which this "
+        "program reads, but other loaders need the model's own");
   }
   plan_detail::lay_out_shards(plan, container);
   if (outline.parameters > 0) {

@@ -15,7 +15,7 @@ namespace {
 
 constexpr std::uint64_t kMiB = 1U << 20U;
 // Heap of the program, its libraries and the report of a small model, measured without the threads' shares.
-constexpr std::uint64_t kBaseMemory = 4 * kMiB;
+constexpr std::uint64_t kBaseMemory = 9 * kMiB;
 constexpr std::uint64_t kLargestSlice = 512U << 10U;
 constexpr std::uint64_t kSmallestSlice = 16U << 10U;
 // Page-cache writing; only orders the estimate.
@@ -118,8 +118,9 @@ void estimate_resources(Plan& plan) {
   plan.options.threads = threads;
   plan.peak_memory = memory_of_plan(plan, threads);
   if (limit != 0 && plan.peak_memory > limit) {
-    plan.problems.push_back(fmt::format("a memory limit of {} MiB is too small: at least {} MiB are needed",
-                                        limit / kMiB, plan.peak_memory / kMiB + 1));
+    plan.problems.push_back(fmt::format("a memory limit of {:.1f} MB is too small: at least {:.1f} MB are needed",
+                                        static_cast<double>(limit) / 1e6,
+                                        static_cast<double>(plan.peak_memory) / 1e6 + 0.1));
   }
   if (plan.problems.empty()) plan.seconds_estimate = estimate_seconds(plan);
 }
