@@ -1,5 +1,6 @@
 // Quantization arguments: completion, rules, grids, names; observers and their arguments.
 #include <cmath>
+#include <limits>
 
 #include "quant/error.h"
 #include "quant/observers.h"
@@ -103,6 +104,22 @@ TEST_CASE("group sizes and blocks belong to their strategies") {
   CHECK(check(args).empty());
   args.strategy = Strategy::tensor;
   CHECK(check(args) == Problems{"block_structure: only strategy block has one"});
+}
+
+TEST_CASE("group sizes and blocks end at 2^31 - 1") {
+  constexpr std::int64_t kLargest = 2147483647;
+  CHECK(check(with_strategy(integer(4), Strategy::group, kLargest)).empty());
+  CHECK(check(with_strategy(integer(4), Strategy::group, kLargest + 1)) ==
+        Problems{"group_size: 2147483648 is larger than 2147483647"});
+  CHECK(check(with_strategy(integer(4), Strategy::group, std::numeric_limits<std::int64_t>::max())).size() == 1);
+
+  QuantArgs args = with_strategy(floating(8), Strategy::block);
+  args.block_structure = {kLargest, kLargest};
+  CHECK(check(args).empty());
+  args.block_structure = {128, 2147483648U};
+  CHECK(check(args) == Problems{"block_structure: 2147483648 is larger than 2147483647"});
+  args.block_structure = {std::numeric_limits<std::uint64_t>::max(), 128};
+  CHECK(check(args) == Problems{"block_structure: 18446744073709551615 is larger than 2147483647"});
 }
 
 TEST_CASE("which strategies may be dynamic") {
