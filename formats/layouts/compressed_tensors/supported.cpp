@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "layouts/compressed_tensors/formats.h"
+#include "quant/observers.h"
 
 namespace quant::compressed_tensors {
 namespace {
