@@ -36,8 +36,6 @@ std::vector<Item> items_in_model_order(const Plan& plan) {
   return items;
 }
 
-// The order of the reference writer (type, then name). Types come by falling size, so every tensor is aligned to its
-// element size, which readers that reinterpret the mapping rely on.
 void place_tensors(PlannedShard& shard, std::vector<std::vector<StoredTensor>>& per_item) {
   struct Place {
     std::size_t item;
@@ -49,9 +47,7 @@ void place_tensors(PlannedShard& shard, std::vector<std::vector<StoredTensor>>& 
     for (std::size_t t = 0; t < per_item[i].size(); ++t) order.push_back({i, t});
   }
   std::sort(order.begin(), order.end(), [&](const Place& a, const Place& b) {
-    const StoredTensor& x = per_item[a.item][a.tensor];
-    const StoredTensor& y = per_item[b.item][b.tensor];
-    return x.dtype != y.dtype ? x.dtype < y.dtype : x.name < y.name;
+    return stored_before(per_item[a.item][a.tensor], per_item[b.item][b.tensor]);
   });
   for (std::size_t place = 0; place < order.size(); ++place) {
     shard.items[order[place].item].places[order[place].tensor] = place;
