@@ -225,3 +225,24 @@ TEST_CASE("groups that do not divide the columns need leave, and give one warnin
   const Planned forced("{scheme: NVFP4A16, bypass_divisibility_checks: true}", {.hidden = 72});
   CHECK(mentions(forced.plan.problems, "whole groups only"));
 }
+
+TEST_CASE("a tensor that has the name of a stored part is told as what it is") {
+  TempDir dir;
+  test::write_tiny_model(dir.path());
+  test::write_random_file(
+      dir / "model.safetensors",
+      {{"a.weight", DType::F16, {64, 64}}, {"a.weight_scale", DType::F16, {64}}, {"b.weight", DType::F16, {64, 64}}},
+      1);
+  const auto checkpoint = open_checkpoint(dir.path());
+  for (const std::uint64_t shard_bytes : {std::uint64_t{1}, std::uint64_t{1} << 30U}) {  // in two shards and in one
+    PlanOptions options;
+    options.shard_bytes = shard_bytes;
+    const Plan plan = make_plan(*checkpoint, recipe_of("{scheme: W8A8}"), test::builtin_registry(), options);
+    REQUIRE(plan.problems.size() == 1);
+    CHECK(mentions(plan.problems, "two output tensors would be named 'a.weight_scale'"));
+    CHECK(mentions(plan.problems, "ignore list"));
+    const Plan ignored =
+        make_plan(*checkpoint, recipe_of("{scheme: W8A8, ignore: [a]}"), test::builtin_registry(), options);
+    CHECK(ignored.problems.empty());
+  }
+}

@@ -276,8 +276,8 @@ Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registr
     plan_detail::lay_out_shards(plan, *container);
   } catch (const Error& error) {
     plan.problems.push_back(error.what());
-    return plan;
   }
+  if (!plan.problems.empty()) return plan;
   if (outline.parameters > 0) {
     plan.model_bits_per_parameter =
         8.0 * static_cast<double>(plan.bytes_after) / static_cast<double>(outline.parameters);

@@ -97,13 +97,19 @@ std::string index_text(const Plan& plan) {
   return index.dump(2) + "\n";
 }
 
-void check_names(Plan& plan) {
+/// False if two tensors have one name, which is a problem then.
+bool check_names(Plan& plan) {
+  bool distinct = true;
   std::map<std::string_view, int> seen;
   for (const PlannedShard& shard : plan.shards) {
     for (const StoredTensor& tensor : shard.tensors) {
-      if (++seen[tensor.name] == 2) plan.problems.push_back("two output tensors would be named '" + tensor.name + "'");
+      if (++seen[tensor.name] != 2) continue;
+      plan.problems.push_back("two output tensors would be named '" + tensor.name +
+                              "': the quantized weight beside it needs this name; put that module on the ignore list");
+      distinct = false;
     }
   }
+  return distinct;
 }
 
 }  // namespace
@@ -111,6 +117,10 @@ void check_names(Plan& plan) {
 void lay_out_shards(Plan& plan, const Container& container) {
   plan.metadata = merged_metadata(*plan.checkpoint);
   plan.shards = split(items_in_model_order(plan), std::max<std::uint64_t>(plan.options.shard_bytes, 1));
+  if (!check_names(plan)) {  // the container would refuse it, in words about its caller
+    plan.shards.clear();
+    return;
+  }
   const std::size_t count = plan.shards.size();
   for (std::size_t i = 0; i < count; ++i) {
     PlannedShard& shard = plan.shards[i];
@@ -120,7 +130,6 @@ void lay_out_shards(Plan& plan, const Container& container) {
     plan.output_bytes += shard.file_bytes;
     for (const StoredTensor& tensor : shard.tensors) plan.bytes_after += tensor.bytes();
   }
-  check_names(plan);
   if (count > 1) plan.index_json = index_text(plan);
   plan.output_bytes += plan.index_json.size() + plan.config_json.size();
   for (const auto& companion : plan.checkpoint->companions()) {
