@@ -48,16 +48,24 @@ Json copy_json(const PlannedCopy& copy) {
 
 std::string name_of(const PlannedCopy& copy) { return copy.tensor == nullptr ? copy.module : copy.tensor->name; }
 
+/// False if a problem ended the planning before anything had a size: zeros would be printed as if they were results.
+bool is_sized(const Plan& plan) { return !plan.identity.empty(); }
+
 std::string linears_text(const Plan& plan) {
-  Table table({{"linear"},
-               {"shape"},
-               {"scheme"},
-               {"rule"},
-               {"bits/weight", Table::Align::right},
-               {"bytes", Table::Align::right}});
+  std::vector<Table::Column> columns = {{"linear"}, {"shape"}, {"scheme"}, {"rule"}};
+  if (is_sized(plan)) {
+    columns.push_back({"bits/weight", Table::Align::right});
+    columns.push_back({"bytes", Table::Align::right});
+  }
+  Table table(std::move(columns));
   for (const PlannedLinear& linear : plan.linears) {
-    table.add({linear.shape.module, shape_text({linear.shape.rows, linear.shape.cols}), scheme_text(plan, linear),
-               linear.rule, fmt::format("{:.3f}", linear.bits_per_weight), human_bytes(linear.stored_bytes)});
+    std::vector<std::string> row = {linear.shape.module, shape_text({linear.shape.rows, linear.shape.cols}),
+                                    scheme_text(plan, linear), linear.rule};
+    if (is_sized(plan)) {
+      row.push_back(fmt::format("{:.3f}", linear.bits_per_weight));
+      row.push_back(human_bytes(linear.stored_bytes));
+    }
+    table.add(row);
   }
   return table.text();
 }
@@ -166,7 +174,8 @@ std::string plan_text(const Plan& plan, bool all) {
       {{"model", plan.checkpoint->location().string()}, {"recipe", plan.recipe.name}, {"layout", plan.options.layout}});
   if (!plan.linears.empty()) text += "\n" + linears_text(plan);
   if (!plan.copies.empty()) text += "\n" + (all ? copies_text(plan) : reasons_text(plan));
-  return text + "\n" + totals_text(plan);
+  if (is_sized(plan)) text += "\n" + totals_text(plan);
+  return text;
 }
 
 std::string plan_remarks(const Plan& plan) {

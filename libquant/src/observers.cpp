@@ -156,6 +156,24 @@ std::string unknown_observer(const std::string& name) {
   return "unknown observer '" + name + "'" + (near.empty() ? "; known are " + list : ", did you mean '" + near + "'?");
 }
 
+double needed_absmax(const QuantArgs& args) {
+  const auto absmax = constant_absmax(args);
+  if (!absmax) {
+    throw Error(ErrorCode::recipe, "observer_kwargs.absmax: static activations need it, a positive number",
+                "give the largest magnitude, or use dynamic activations");
+  }
+  return *absmax;
+}
+
+float positive_scale(double scale, const QuantArgs& args) {
+  const bool fits = scale <= static_cast<double>(std::numeric_limits<float>::max());
+  const float value = fits ? static_cast<float>(scale) : 0.0F;
+  if (value > 0) return value;
+  throw Error(ErrorCode::numerical,
+              "observer_kwargs.absmax: " + std::to_string(needed_absmax(args)) + " gives no scale that F32 can hold",
+              "choose another observer_kwargs.absmax");
+}
+
 }  // namespace
 
 const std::vector<ObserverInfo>& observers() {
@@ -212,6 +230,27 @@ KwValue observer_kwarg(const QuantArgs& args, std::string_view name) {
   const std::string problem = value_problem(*kwarg, value);
   if (!problem.empty()) throw Error(ErrorCode::recipe, "observer_kwargs." + std::string(name) + ": " + problem);
   return value;
+}
+
+std::optional<double> constant_absmax(const QuantArgs& args) {
+  const auto found = args.observer_kwargs.find("absmax");
+  if (found == args.observer_kwargs.end()) return std::nullopt;
+  double value = 0;
+  if (const auto* number = std::get_if<double>(&found->second)) value = *number;
+  if (const auto* number = std::get_if<std::int64_t>(&found->second)) value = static_cast<double>(*number);
+  if (!std::isfinite(value) || value <= 0) return std::nullopt;
+  return value;
+}
+
+float static_activation_scale(const QuantArgs& args) {
+  const double full = args.type == NumberType::floating ? float_max(args) : (std::ldexp(1.0, args.num_bits) - 1) / 2;
+  return positive_scale(needed_absmax(args) / full, args);
+}
+
+float static_activation_global_scale(const QuantArgs& args) {
+  constexpr double kLargestScale = 448;
+  constexpr double kLargestElement = 6;
+  return positive_scale(kLargestScale * kLargestElement / needed_absmax(args), args);
 }
 
 std::vector<std::string> check_observer(QuantArgs& args) {

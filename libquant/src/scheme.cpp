@@ -33,11 +33,25 @@ void check_numbers(const QuantArgs& args, std::vector<std::string>& problems) {
 
 bool is_grouped(Strategy strategy) { return strategy == Strategy::group || strategy == Strategy::tensor_group; }
 
-void check_strategy(const QuantArgs& args, std::vector<std::string>& problems) {
-  const std::string strategy(to_string(args.strategy));
+// What is written into config.json must be read back, and readers hold sizes as signed 32-bit numbers.
+constexpr std::uint64_t kLargestSize = 2147483647;  // 2^31 - 1
+
+void check_sizes(const QuantArgs& args, std::vector<std::string>& problems) {
+  const std::string limit = "is larger than " + std::to_string(kLargestSize);
   if (args.group_size && *args.group_size <= 0) {
     problems.push_back("group_size: " + std::to_string(*args.group_size) + " is neither -1 nor positive");
+  } else if (args.group_size && static_cast<std::uint64_t>(*args.group_size) > kLargestSize) {
+    problems.push_back("group_size: " + std::to_string(*args.group_size) + " " + limit);
   }
+  if (!args.block_structure) return;
+  const auto [rows, columns] = *args.block_structure;
+  if (rows == 0 || columns == 0) problems.push_back("block_structure: both numbers must be positive");
+  const std::uint64_t larger = std::max(rows, columns);
+  if (larger > kLargestSize) problems.push_back("block_structure: " + std::to_string(larger) + " " + limit);
+}
+
+void check_strategy(const QuantArgs& args, std::vector<std::string>& problems) {
+  const std::string strategy(to_string(args.strategy));
   if (is_grouped(args.strategy) && !args.group_size) {
     problems.push_back("group_size: strategy " + strategy + " needs one");
   }
@@ -49,9 +63,6 @@ void check_strategy(const QuantArgs& args, std::vector<std::string>& problems) {
   }
   if (args.strategy != Strategy::block && args.block_structure) {
     problems.push_back("block_structure: only strategy block has one");
-  }
-  if (args.block_structure && ((*args.block_structure)[0] == 0 || (*args.block_structure)[1] == 0)) {
-    problems.push_back("block_structure: both numbers must be positive");
   }
 }
 
@@ -188,6 +199,7 @@ std::vector<std::string> complete_and_check(QuantArgs& args, bool strategy_given
   std::vector<std::string> problems;
   infer_strategy(args, strategy_given);
   check_numbers(args, problems);
+  check_sizes(args, problems);
   check_strategy(args, problems);
   check_dynamics(args, problems);
   complete_scale_dtype(args);

@@ -68,6 +68,26 @@ TEST_CASE("recipes may be files, and warnings are errors with --strict", "[plan]
   CHECK_FALSE(std::filesystem::exists(dir / "out"));
 }
 
+TEST_CASE("a plan with problems shows no sizes, unless they are known", "[plan]") {
+  TempDir dir;
+  write_file(dir / "ragged.yaml",
+             "s_stage:\n  m_modifiers:\n    QuantizationModifier:\n      config_groups:\n        g:\n          "
+             "targets: [Linear]\n"
+             "          weights: {num_bits: 4, strategy: group, group_size: 100}\n");
+  const Outcome refused = run_quant({"plan", (dir / "ragged.yaml").string(), "--model", example_model()});
+  CHECK(refused.code == 3);
+  CHECK(contains(refused.err, "problem: "));
+  CHECK(contains(refused.out, "model.layers.0.mlp.down_proj"));
+  for (const char* part : {"bits per weight", "bits/weight", "peak memory", "0 files", "0.000"}) {
+    CAPTURE(part);
+    CHECK_FALSE(contains(refused.out, part));
+  }
+  // Too little memory is found last: by then everything has a size, and the need is what the user wants to see.
+  const Outcome small = run_quant({"plan", "w4a16", "--model", example_model(), "--memory", "1KiB"});
+  CHECK(small.code == 3);
+  CHECK(contains(small.out, "peak memory"));
+}
+
 TEST_CASE("recipes that cannot be found or read are told apart", "[plan]") {
   TempDir dir;
   const Outcome name = run_quant({"plan", "w4a61", "--model", example_model()});

@@ -151,6 +151,54 @@ TEST_CASE("every format comes back, also with ragged blocks and odd sizes") {
   }
 }
 
+TEST_CASE("a short last group comes back in every format that may have one") {
+  struct Case {
+    std::string format;
+    NumberType type;
+    int bits;
+    bool symmetric;
+    ActOrder order = ActOrder::none;
+  };
+  const Case cases[] = {{"pack-quantized", NumberType::integer, 4, true},
+                        {"pack-quantized", NumberType::integer, 3, false},
+                        {"pack-quantized", NumberType::integer, 4, true, ActOrder::group},
+                        {"int-quantized", NumberType::integer, 8, false},
+                        {"naive-quantized", NumberType::integer, 5, true},
+                        {"float-quantized", NumberType::floating, 8, true},
+                        {"naive-quantized", NumberType::floating, 8, true}};
+  for (const Case& item : cases) {
+    for (const std::uint64_t cols : {1, 23, 24, 25, 47, 71}) {
+      CAPTURE(item.format);
+      CAPTURE(cols);
+      Scheme scheme;
+      scheme.targets = {"Linear"};
+      scheme.format = item.format;
+      QuantArgs& args = scheme.weights.emplace();
+      args.type = item.type;
+      args.num_bits = item.bits;
+      args.symmetric = item.symmetric;
+      args.strategy = Strategy::group;
+      args.group_size = 24;
+      if (item.order == ActOrder::group) args.actorder = item.order;
+      const LinearShape shape{"m", 35, cols, DType::F16};
+      REQUIRE_FALSE(layout().unsupported(scheme, shape));
+      QuantizedTensor tensor = random_tensor(args, shape.rows, shape.cols, 17);
+      const std::uint64_t groups = (cols + 23) / 24;
+      REQUIRE(tensor.grid.cols == groups);
+      for (std::uint64_t c = 0; item.order == ActOrder::group && c < cols; ++c) {
+        tensor.group_index.push_back(static_cast<std::int32_t>(c % groups));
+      }
+      REQUIRE(store(layout(), scheme, shape, tensor).complete());
+      const MemoryCheckpoint checkpoint = stored_checkpoint(layout(), scheme, shape, tensor);
+      const auto linear = layout().find_linears(checkpoint).at(0);
+      CHECK(linear.args.group_size == 24);
+      CHECK(linear.shape.cols == cols);
+      CHECK(same_values(read_all(checkpoint, linear), tensor));
+      check_slices(checkpoint, linear, tensor);
+    }
+  }
+}
+
 TEST_CASE("8-bit floats of either kind are told by the tensor") {
   Scheme scheme = *preset_scheme("FP8_DYNAMIC");
   scheme.targets = {"Linear"};

@@ -109,13 +109,26 @@ TEST_CASE("what cannot be stored is refused with the way out") {
 }
 
 TEST_CASE("shapes that a format cannot hold are refused") {
-  CHECK(refuses(*preset_scheme("W4A16"), "m has 100 columns", {"m", 64, 100, DType::BF16}));
-  CHECK(refuses(*preset_scheme("W4A16"), "group_size 128", {"m", 64, 64, DType::BF16}));
+  CHECK(refuses(*preset_scheme("NVFP4A16"), "m has 100 columns", {"m", 64, 100, DType::BF16}));
   CHECK(refuses(*preset_scheme("NVFP4A16"), "multiple of group_size 16", {"m", 64, 24, DType::BF16}));
   CHECK(refuses(*preset_scheme("MXFP4"), "multiple of group_size 32", {"m", 64, 48, DType::BF16}));
+  CHECK(refuses(*preset_scheme("MXFP8"), "multiple of group_size 32", {"m", 64, 100, DType::BF16}));
+  CHECK(refuses(*preset_scheme("MXFP8"), "whole groups only", {"m", 64, 16, DType::BF16}));
   CHECK(refuses(*preset_scheme("W8A8"), "empty", {"m", 0, 48, DType::BF16}));
   CHECK(refuses(*preset_scheme("W8A8"), "I8", {"m", 4, 48, DType::I8}));
   CHECK(reason(*preset_scheme("FP8_BLOCK"), {"m", 130, 100, DType::BF16}).empty());  // ragged blocks
+}
+
+TEST_CASE("a short last group can be stored, and has a scale of its own") {
+  const auto scale_of = [](const Scheme& scheme, std::uint64_t cols) {
+    const LinearShape linear{"m", 64, cols, DType::BF16};
+    CHECK(reason(scheme, linear).empty());
+    return layout().stored(scheme, linear).at(1);
+  };
+  CHECK(scale_of(*preset_scheme("W4A16"), 100) == StoredTensor{"m.weight_scale", DType::BF16, {64, 1}});
+  CHECK(scale_of(*preset_scheme("W4A16"), 129) == StoredTensor{"m.weight_scale", DType::BF16, {64, 2}});
+  CHECK(scale_of(*preset_scheme("W4A8"), 300) == StoredTensor{"m.weight_scale", DType::BF16, {64, 3}});
+  CHECK(scale_of(weights(float_args(8, Strategy::group)), 33) == StoredTensor{"m.weight_scale", DType::BF16, {64, 2}});
 }
 
 TEST_CASE("formats that do not go with the numbers are refused") {

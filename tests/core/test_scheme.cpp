@@ -1,5 +1,6 @@
 // Quantization arguments: completion, rules, grids, names; observers and their arguments.
 #include <cmath>
+#include <limits>
 
 #include "quant/error.h"
 #include "quant/observers.h"
@@ -103,6 +104,22 @@ TEST_CASE("group sizes and blocks belong to their strategies") {
   CHECK(check(args).empty());
   args.strategy = Strategy::tensor;
   CHECK(check(args) == Problems{"block_structure: only strategy block has one"});
+}
+
+TEST_CASE("group sizes and blocks end at 2^31 - 1") {
+  constexpr std::int64_t kLargest = 2147483647;
+  CHECK(check(with_strategy(integer(4), Strategy::group, kLargest)).empty());
+  CHECK(check(with_strategy(integer(4), Strategy::group, kLargest + 1)) ==
+        Problems{"group_size: 2147483648 is larger than 2147483647"});
+  CHECK(check(with_strategy(integer(4), Strategy::group, std::numeric_limits<std::int64_t>::max())).size() == 1);
+
+  QuantArgs args = with_strategy(floating(8), Strategy::block);
+  args.block_structure = {kLargest, kLargest};
+  CHECK(check(args).empty());
+  args.block_structure = {128, 2147483648U};
+  CHECK(check(args) == Problems{"block_structure: 2147483648 is larger than 2147483647"});
+  args.block_structure = {std::numeric_limits<std::uint64_t>::max(), 128};
+  CHECK(check(args) == Problems{"block_structure: 18446744073709551615 is larger than 2147483647"});
 }
 
 TEST_CASE("which strategies may be dynamic") {
@@ -350,4 +367,51 @@ TEST_CASE("dynamic numbers need no observer") {
   args.observer.reset();
   args.observer_kwargs = {{"absmax", 3.0}};
   CHECK(check(args) == Problems{"observer_kwargs.absmax: dynamic numbers measure their range themselves"});
+}
+
+TEST_CASE("static activation scales follow from the largest magnitude") {
+  const auto with_absmax = [](QuantArgs args, KwValue absmax) {
+    args.observer_kwargs["absmax"] = std::move(absmax);
+    return args;
+  };
+  // By hand: 448 and 57344 are the largest E4M3 and E5M2, 2^b - 1 the steps between the ends of b bits.
+  CHECK(static_activation_scale(with_absmax(floating(8), 22.4)) == 0.05F);
+  QuantArgs e5m2 = with_absmax(floating(8), std::int64_t{28672});
+  e5m2.observer_kwargs["float8_format"] = std::string("e5m2");
+  CHECK(static_activation_scale(e5m2) == 0.5F);
+  CHECK(static_activation_scale(with_absmax(integer(8), std::int64_t{51})) == 0.4F);
+  CHECK(static_activation_scale(with_absmax(integer(4, false), 15.0)) == 2.0F);
+  CHECK(static_activation_scale(with_absmax(integer(1), 3.0)) == 6.0F);
+  const QuantArgs nvfp4 = with_strategy(floating(4), Strategy::tensor_group, 16);
+  CHECK(static_activation_global_scale(with_absmax(nvfp4, 16.0)) == 168.0F);
+  CHECK(static_activation_global_scale(with_absmax(nvfp4, std::int64_t{2688})) == 1.0F);
+}
+
+TEST_CASE("without a usable largest magnitude there is no static scale") {
+  const auto code_of = [](const QuantArgs& args, float (*scale)(const QuantArgs&)) {
+    try {
+      scale(args);
+    } catch (const Error& error) {
+      CHECK(std::string(error.what()).find("observer_kwargs.absmax") != std::string::npos);
+      return error.code();
+    }
+    return ErrorCode::internal;
+  };
+  QuantArgs args = integer(8);
+  CHECK_FALSE(constant_absmax(args));
+  CHECK(code_of(args, static_activation_scale) == ErrorCode::recipe);
+  CHECK(code_of(args, static_activation_global_scale) == ErrorCode::recipe);
+  for (const KwValue& bad : {KwValue(-1.0), KwValue(0.0), KwValue(std::int64_t{0}), KwValue(std::nan("")),
+                             KwValue(1.0 / 0.0), KwValue(true), KwValue(std::string("3"))}) {
+    args.observer_kwargs["absmax"] = bad;
+    CHECK_FALSE(constant_absmax(args));
+    CHECK(code_of(args, static_activation_scale) == ErrorCode::recipe);
+  }
+  args.observer_kwargs["absmax"] = 1e300;
+  CHECK(constant_absmax(args) == 1e300);
+  CHECK(code_of(args, static_activation_scale) == ErrorCode::numerical);
+  CHECK(code_of(args, static_activation_global_scale) == ErrorCode::numerical);
+  args.observer_kwargs["absmax"] = 1e-300;
+  CHECK(code_of(args, static_activation_scale) == ErrorCode::numerical);
+  CHECK(code_of(args, static_activation_global_scale) == ErrorCode::numerical);
 }

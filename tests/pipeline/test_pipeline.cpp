@@ -254,3 +254,40 @@ TEST_CASE("progress ends at the total") {
   CHECK(last.bytes_done == last.bytes_total);
   CHECK(last.tensors_done == last.tensors_total);
 }
+
+TEST_CASE("a short last group is quantized, stored and read back by its own scale") {
+  TempDir dir;
+  test::write_tiny_model(dir / "model", {.hidden = 40, .intermediate = 100});
+  run(dir / "model", dir / "out",
+      "{config_groups: {a: {targets: [Linear], weights: {num_bits: 4, strategy: group, group_size: 48}}}, "
+      "bypass_divisibility_checks: true}");
+  const auto before = open_checkpoint(dir / "model");
+  const auto after = open_checkpoint(dir / "out");
+  const Layout& layout = *builtin_registry().layout("compressed-tensors");
+  std::size_t compared = 0;
+  for (const StoredLinear& linear : layout.find_linears(*after)) {
+    QuantizedTensor tensor;
+    layout.read_rows(*after, linear, 0, linear.shape.rows, tensor);
+    const std::uint64_t groups = (linear.shape.cols + 47) / 48;
+    REQUIRE(tensor.grid.cols == groups);
+    const auto original = values_of(*before, linear.shape.module + ".weight");
+    std::vector<float> row(linear.shape.cols);
+    for (std::uint64_t r = 0; r < linear.shape.rows; ++r) {
+      dequantize_row(tensor, r, row);
+      for (std::uint64_t g = 0; g < groups; ++g) {
+        const std::uint64_t end = std::min(linear.shape.cols, (g + 1) * 48);
+        double absmax = 0;
+        for (std::uint64_t c = g * 48; c < end; ++c) {
+          absmax = std::max(absmax, std::abs(static_cast<double>(original[r * linear.shape.cols + c])));
+        }
+        // absmax / 7.5 up to the rounding of F16: the scale is of this group's values and no others.
+        REQUIRE(tensor.scales[r * groups + g] == Approx(absmax / 7.5).epsilon(1.0 / 1024));
+        for (std::uint64_t c = g * 48; c < end; ++c) {
+          REQUIRE(std::abs(row[c] - original[r * linear.shape.cols + c]) <= absmax / 15 * 1.01);
+        }
+      }
+    }
+    ++compared;
+  }
+  CHECK(compared == 14);
+}

@@ -197,3 +197,52 @@ TEST_CASE("the identity depends on what decides the bytes and on nothing else") 
   CHECK(base != Planned("{scheme: W8A8, ignore: ['re:.*q_proj']}").plan.identity);
   CHECK(base != Planned("{scheme: W8A8}", {.layers = 3}).plan.identity);
 }
+
+TEST_CASE("groups that do not divide the columns need leave, and give one warning per scheme group") {
+  const std::string groups =
+      "{config_groups: {a: {targets: ['re:.*self_attn.*'], weights: {num_bits: 4, group_size: 48}}, "
+      "b: {targets: ['re:.*down_proj'], weights: {num_bits: 4, group_size: 40}}, "
+      "c: {targets: ['re:.*gate_proj'], weights: {num_bits: 4, group_size: 32}}}";
+  const Planned refused(groups + "}");
+  CHECK(mentions(refused.plan.problems, "bypass_divisibility_checks"));
+  CHECK(refused.plan.warnings.empty());
+
+  const Planned allowed(groups + ", bypass_divisibility_checks: true}");
+  CHECK(allowed.plan.problems.empty());
+  REQUIRE(allowed.plan.warnings.size() == 2);
+  CHECK(mentions(allowed.plan.warnings, "a: 8 linears with a last group shorter than 48"));
+  CHECK(mentions(allowed.plan.warnings, "b: 2 linears with a last group shorter than 40"));
+  CHECK(mentions(allowed.plan.warnings,
+                 "other readers of compressed-tensors refuse groups that do not divide the columns"));
+  // 64 columns in groups of 48: two scales a row.
+  const PlannedLinear& q = *find_linear(allowed.plan, "model.layers.0.self_attn.q_proj");
+  CHECK(q.stored_bytes == 64 * 64 / 2 + 64 * 2 * 2 + 16);
+
+  // NVFP4 has whole groups only: no leave helps, and none is advised.
+  const Planned nvfp4("{scheme: NVFP4A16}", {.hidden = 72});
+  CHECK(mentions(nvfp4.plan.problems, "72 columns are no multiple of group_size 16"));
+  CHECK_FALSE(mentions(nvfp4.plan.problems, "bypass_divisibility_checks"));
+  const Planned forced("{scheme: NVFP4A16, bypass_divisibility_checks: true}", {.hidden = 72});
+  CHECK(mentions(forced.plan.problems, "whole groups only"));
+}
+
+TEST_CASE("a tensor that has the name of a stored part is told as what it is") {
+  TempDir dir;
+  test::write_tiny_model(dir.path());
+  test::write_random_file(
+      dir / "model.safetensors",
+      {{"a.weight", DType::F16, {64, 64}}, {"a.weight_scale", DType::F16, {64}}, {"b.weight", DType::F16, {64, 64}}},
+      1);
+  const auto checkpoint = open_checkpoint(dir.path());
+  for (const std::uint64_t shard_bytes : {std::uint64_t{1}, std::uint64_t{1} << 30U}) {  // in two shards and in one
+    PlanOptions options;
+    options.shard_bytes = shard_bytes;
+    const Plan plan = make_plan(*checkpoint, recipe_of("{scheme: W8A8}"), test::builtin_registry(), options);
+    REQUIRE(plan.problems.size() == 1);
+    CHECK(mentions(plan.problems, "two output tensors would be named 'a.weight_scale'"));
+    CHECK(mentions(plan.problems, "ignore list"));
+    const Plan ignored =
+        make_plan(*checkpoint, recipe_of("{scheme: W8A8, ignore: [a]}"), test::builtin_registry(), options);
+    CHECK(ignored.problems.empty());
+  }
+}

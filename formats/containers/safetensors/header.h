@@ -46,8 +46,4 @@ Header parse_header(std::span<const std::byte> start, std::uint64_t file_bytes, 
 /// that overflow, part-byte tensors, text that is not UTF-8; and Error{unsupported, HeaderTooLarge}.
 std::string make_header(const std::vector<StoredTensor>& tensors, const Metadata& metadata);
 
-/// Orders tensors as the reference writer does: widest type first (U64 I64 F64 C64 F32 ... F4 BOOL), then by name.
-/// Every tensor written in this order starts at a multiple of its element size.
-void sort_like_reference(std::vector<StoredTensor>& tensors);
-
 }  // namespace quant::safetensors

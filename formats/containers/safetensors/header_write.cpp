@@ -26,13 +26,6 @@ constexpr std::uint64_t kAlignment = 8;
               "Use smaller shards, or less metadata.", "HeaderTooLarge");
 }
 
-// Place of a type in the reference writer's order, widest first. It is not quite the order of the enumeration.
-int reference_rank(DType type) {
-  if (type == DType::F6_E3M2) return static_cast<int>(DType::F6_E2M3);
-  if (type == DType::F6_E2M3) return static_cast<int>(DType::F6_E3M2);
-  return static_cast<int>(type);
-}
-
 std::string json_string(const std::string& text) {
   if (!is_utf8(text)) refuse(fmt::format("The text {} is not UTF-8.", in_quotes(text)), "InvalidHeader");
   return nlohmann::json(text).dump();
@@ -112,13 +105,6 @@ std::string make_header(const std::vector<StoredTensor>& tensors, const Metadata
   std::array<char, kLengthBytes> field{};
   std::memcpy(field.data(), &length, sizeof length);
   return std::string(field.data(), field.size()) + text;
-}
-
-void sort_like_reference(std::vector<StoredTensor>& tensors) {
-  std::sort(tensors.begin(), tensors.end(), [](const StoredTensor& a, const StoredTensor& b) {
-    return std::pair(reference_rank(a.dtype), std::string_view(a.name)) <
-           std::pair(reference_rank(b.dtype), std::string_view(b.name));
-  });
 }
 
 }  // namespace quant::safetensors

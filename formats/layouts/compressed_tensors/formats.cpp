@@ -1,7 +1,6 @@
 #include "layouts/compressed_tensors/formats.h"
 
 #include <array>
-#include <cmath>
 #include <utility>
 
 namespace quant::compressed_tensors {
@@ -74,16 +73,6 @@ std::uint64_t slice_alignment(Format format, const QuantArgs& args) {
   if (args.strategy == Strategy::block) return args.block_structure.value_or(std::array<std::uint64_t, 2>{1, 1})[0];
   if (!packs_zero_points(format, args)) return 1;
   return format == Format::pack_quantized_old ? 32U / static_cast<unsigned>(args.num_bits) : 32U;
-}
-
-std::optional<double> constant_absmax(const QuantArgs& args) {
-  const auto found = args.observer_kwargs.find("absmax");
-  if (found == args.observer_kwargs.end()) return std::nullopt;
-  double value = 0;
-  if (const auto* number = std::get_if<double>(&found->second)) value = *number;
-  if (const auto* number = std::get_if<std::int64_t>(&found->second)) value = static_cast<double>(*number);
-  if (!std::isfinite(value) || value <= 0) return std::nullopt;
-  return value;
 }
 
 }  // namespace quant::compressed_tensors

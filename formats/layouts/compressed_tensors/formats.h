@@ -41,7 +41,4 @@ std::uint64_t slice_alignment(Format format, const QuantArgs& args);
 /// Why the linear cannot be stored with that scheme, or nothing.
 std::optional<std::string> why_unsupported(const Scheme& scheme, const LinearShape& linear);
 
-/// The constant of observer_kwargs.absmax, if it is a positive number.
-std::optional<double> constant_absmax(const QuantArgs& args);
-
 }  // namespace quant::compressed_tensors

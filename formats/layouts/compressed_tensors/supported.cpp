@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include "layouts/compressed_tensors/formats.h"
+#include "quant/observers.h"
 
 namespace quant::compressed_tensors {
 namespace {
@@ -96,16 +97,23 @@ Reason check_format(const Scheme& scheme) {
   return {};
 }
 
-Reason check_shape(const QuantArgs& args, const LinearShape& linear) {
+/// The two-level and power-of-two formats are defined on whole groups, and their readers know no others.
+bool needs_whole_groups(Format format) {
+  return format == Format::nvfp4 || format == Format::mxfp4 || format == Format::mxfp8;
+}
+
+Reason check_shape(const Scheme& scheme, const LinearShape& linear) {
+  const QuantArgs& args = *scheme.weights;
+  const Format format = choose_format(scheme);
   if (linear.rows == 0 || linear.cols == 0)
     return fmt::format("{} is empty ({}x{})", linear.module, linear.rows, linear.cols);
   if (!is_floating(linear.dtype))
     return fmt::format("{} holds {}, not real numbers", linear.module, dtype_name(linear.dtype));
-  if (args.group_size && *args.group_size > 0 && linear.cols % static_cast<std::uint64_t>(*args.group_size) != 0) {
+  if (needs_whole_groups(format) && linear.cols % static_cast<std::uint64_t>(*args.group_size) != 0) {
     return fmt::format(
-        "{} has {} columns, which is no multiple of group_size {}; choose another group_size, strategy "
-        "channel, or put it on the ignore list",
-        linear.module, linear.cols, *args.group_size);
+        "{} has {} columns, which is no multiple of group_size {}, and {} holds whole groups only; choose another "
+        "scheme for it, or put it on the ignore list",
+        linear.module, linear.cols, *args.group_size, format_name(format));
   }
   return {};
 }
@@ -145,7 +153,7 @@ std::optional<std::string> why_unsupported(const Scheme& scheme, const LinearSha
   if (auto reason = check_numbers(args)) return reason;
   if (auto reason = check_scale_dtype(args)) return reason;
   if (auto reason = check_format(scheme)) return reason;
-  if (auto reason = check_shape(args, linear)) return reason;
+  if (auto reason = check_shape(scheme, linear)) return reason;
   const std::string_view way_out = dynamic_alternative(scheme);
   if (scheme.input_activations) {
     if (auto reason = check_activations(*scheme.input_activations, "input_activations", way_out)) return reason;

@@ -10,6 +10,7 @@
 #include "layouts/compressed_tensors/stored_parts.h"
 #include "packing/pack_bits.h"
 #include "quant/error.h"
+#include "quant/observers.h"
 
 namespace quant::compressed_tensors {
 namespace {
@@ -159,15 +160,8 @@ void write_value(const Job& job, std::size_t tensor, const T& value) {
   job.sink.write(tensor, 0, std::as_bytes(std::span(&value, 1)));
 }
 
-/// The static scale of activations whose magnitude reaches the constant of the recipe.
-float activation_scale(const QuantArgs& args) {
-  const double absmax = constant_absmax(args).value_or(0);
-  const double full = args.type == NumberType::floating ? float_max(args) : (std::ldexp(1.0, args.num_bits) - 1) / 2;
-  return static_cast<float>(absmax / full);
-}
-
 void write_activation_scale(const Job& job, std::size_t tensor, Part part, const QuantArgs& args) {
-  const float scale = activation_scale(args);
+  const float scale = static_activation_scale(args);
   const DType type = stored_part(part, job.scheme, job.linear).dtype;
   const float rounded = round_to_dtype(type, scale);
   if (!(rounded > 0) || !std::isfinite(rounded)) {
@@ -177,11 +171,6 @@ void write_activation_scale(const Job& job, std::size_t tensor, Part part, const
                 "choose another observer_kwargs.absmax");
   }
   job.sink.write(tensor, 0, scale_bytes(std::span(&rounded, 1), type, job));
-}
-
-/// 448 * 6 / absmax: the largest element times the largest scale that the value may take.
-float activation_global_scale(const QuantArgs& args) {
-  return static_cast<float>(448.0 * 6.0 / constant_absmax(args).value_or(1));
 }
 
 void write_once(const Job& job, Part part, std::size_t tensor) {
@@ -204,9 +193,9 @@ void write_once(const Job& job, Part part, std::size_t tensor) {
     case Part::output_zero_point:
       return write_value(job, tensor, std::int8_t{0});  // of the range -absmax..absmax
     case Part::input_global_scale:
-      return write_value(job, tensor, activation_global_scale(*job.scheme.input_activations));
+      return write_value(job, tensor, static_activation_global_scale(*job.scheme.input_activations));
     case Part::output_global_scale:
-      return write_value(job, tensor, activation_global_scale(*job.scheme.output_activations));
+      return write_value(job, tensor, static_activation_global_scale(*job.scheme.output_activations));
     default:
       return;
   }

@@ -68,6 +68,11 @@ struct StoredTensor {
   friend bool operator==(const StoredTensor&, const StoredTensor&) = default;
 };
 
+/// The order of tensors in a file: that of the reference writer of safetensors, widest type first (U64 I64 F64 C64 F32
+/// ... F6_E3M2 F6_E2M3 F4 BOOL), then by the bytes of the name. Tensors written in this order one after the other start
+/// at multiples of their element size, which readers that reinterpret the mapping rely on. A strict weak order.
+bool stored_before(const StoredTensor& a, const StoredTensor& b);
+
 /// One file being written. write() may be called from several threads for different ranges.
 class ContainerWriter {
  public:

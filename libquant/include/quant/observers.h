@@ -2,6 +2,7 @@
 // manual.
 #pragma once
 
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -44,6 +45,16 @@ const ObserverInfo& observer_of(const QuantArgs& args);
 /// The value of keyword argument `name`: what `args` say, else the default of observer_of(args).
 /// Throws Error{internal} if neither the observer nor the common list has it.
 KwValue observer_kwarg(const QuantArgs& args, std::string_view name);
+
+/// observer_kwargs.absmax, if it is given and a positive number.
+std::optional<double> constant_absmax(const QuantArgs& args);
+/// The scale of static activations (one per tensor) whose largest magnitude is constant_absmax(args):
+/// absmax / float_max for floats, absmax / ((2^b - 1) / 2) for integers of b bits. The zero point that goes with it is
+/// 0. Throws Error{recipe} without such a constant, and Error{numerical} for a scale that is no positive F32.
+float static_activation_scale(const QuantArgs& args);
+/// The same for NVFP4, where scales of groups follow at run time: 448 * 6 / absmax, the largest scale times the largest
+/// element over the largest magnitude. It divides, as QuantizedTensor::global_scale does. Errors as above.
+float static_activation_global_scale(const QuantArgs& args);
 
 /// Turns integers given for numbers into numbers, and returns what is wrong with the observer and its keyword
 /// arguments, as sentences that begin with the field ("observer_kwargs.grid: ..."). Part of complete_and_check.

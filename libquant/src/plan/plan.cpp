@@ -91,6 +91,10 @@ std::vector<std::unique_ptr<Algorithm>> create_algorithms(const Recipe& recipe, 
   return algorithms;
 }
 
+bool has_ragged_groups(const PlannedLinear& linear, const QuantArgs& args) {
+  return args.group_size.value_or(0) > 0 && linear.shape.cols % static_cast<std::uint64_t>(*args.group_size) != 0;
+}
+
 void check_linear(const PlannedLinear& linear, const Scheme& scheme, const RecipeModifier& modifier,
                   const Algorithm* algorithm, const Layout& layout, ProblemCollector& problems) {
   const QuantArgs& args = *scheme.weights;
@@ -104,20 +108,20 @@ void check_linear(const PlannedLinear& linear, const Scheme& scheme, const Recip
     problems.add(fmt::format("the weight {} is empty", to_string(linear.weight->shape)), name);
     return;
   }
-  if (args.group_size && !modifier.bypass_divisibility_checks) {
-    const auto size = static_cast<std::uint64_t>(*args.group_size);
-    if (linear.shape.cols % size != 0) {
-      problems.add(fmt::format("{} columns are no multiple of group_size {}; ignore it, choose another size, or set "
-                               "bypass_divisibility_checks",
-                               linear.shape.cols, size),
-                   name);
-      return;
-    }
+  const auto layout_reason = layout.unsupported(scheme, linear.shape);
+  if (has_ragged_groups(linear, args) && !modifier.bypass_divisibility_checks) {
+    // The way around the check is no advice where it would end in the layout's refusal.
+    const std::string_view advice = layout_reason ? "ignore it, or choose another size or scheme"
+                                                  : "ignore it, choose another size, or set bypass_divisibility_checks";
+    problems.add(
+        fmt::format("{} columns are no multiple of group_size {}; {}", linear.shape.cols, *args.group_size, advice),
+        name);
+    return;
   }
   if (algorithm != nullptr) {
     if (const auto reason = algorithm->unsupported(args)) problems.add(*reason, name);
   }
-  if (const auto reason = layout.unsupported(scheme, linear.shape)) problems.add(*reason, name);
+  if (layout_reason) problems.add(*layout_reason, name);
 }
 
 void add_linear(const Module& module, const Assignment& assignment, std::size_t group, Plan& plan) {
@@ -175,6 +179,21 @@ void add_modules(const ModelOutline& outline, const std::vector<Assignment>& ass
   }
 }
 
+// One line per scheme group; the recipe allowed such groups, or check_linear would have refused them.
+void warn_of_ragged_groups(Plan& plan) {
+  for (std::size_t i = 0; i < plan.groups.size(); ++i) {
+    const auto count = std::count_if(plan.linears.begin(), plan.linears.end(), [&](const PlannedLinear& linear) {
+      return linear.scheme == i && has_ragged_groups(linear, *plan.groups[i].scheme.weights);
+    });
+    if (count == 0) continue;
+    plan.warnings.push_back(
+        fmt::format("{}: {} linear{} with a last group shorter than {}; other readers of {} refuse groups that do not "
+                    "divide the columns",
+                    plan.groups[i].name, count, count == 1 ? "" : "s", *plan.groups[i].scheme.weights->group_size,
+                    plan.options.layout));
+  }
+}
+
 void finish_linears(const std::vector<std::unique_ptr<Algorithm>>& algorithms, Plan& plan) {
   ProblemCollector problems;
   for (PlannedLinear& linear : plan.linears) {
@@ -184,6 +203,7 @@ void finish_linears(const std::vector<std::unique_ptr<Algorithm>>& algorithms, P
   }
   problems.flush(plan.problems);
   if (!plan.problems.empty()) return;
+  warn_of_ragged_groups(plan);
   double bits = 0;
   double weights = 0;
   for (PlannedLinear& linear : plan.linears) {
@@ -258,6 +278,7 @@ void finish_plan(const ModelOutline& outline, const std::vector<std::unique_ptr<
         "program reads, but other loaders need the model's own");
   }
   plan_detail::lay_out_shards(plan, container);
+  if (!plan.problems.empty()) return;
   if (outline.parameters > 0) {
     plan.model_bits_per_parameter =
         8.0 * static_cast<double>(plan.bytes_after) / static_cast<double>(outline.parameters);

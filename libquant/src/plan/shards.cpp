@@ -36,8 +36,6 @@ std::vector<Item> items_in_model_order(const Plan& plan) {
   return items;
 }
 
-// The order of the reference writer (type, then name). Types come by falling size, so every tensor is aligned to its
-// element size, which readers that reinterpret the mapping rely on.
 void place_tensors(PlannedShard& shard, std::vector<std::vector<StoredTensor>>& per_item) {
   struct Place {
     std::size_t item;
@@ -49,9 +47,7 @@ void place_tensors(PlannedShard& shard, std::vector<std::vector<StoredTensor>>& 
     for (std::size_t t = 0; t < per_item[i].size(); ++t) order.push_back({i, t});
   }
   std::sort(order.begin(), order.end(), [&](const Place& a, const Place& b) {
-    const StoredTensor& x = per_item[a.item][a.tensor];
-    const StoredTensor& y = per_item[b.item][b.tensor];
-    return x.dtype != y.dtype ? x.dtype < y.dtype : x.name < y.name;
+    return stored_before(per_item[a.item][a.tensor], per_item[b.item][b.tensor]);
   });
   for (std::size_t place = 0; place < order.size(); ++place) {
     shard.items[order[place].item].places[order[place].tensor] = place;
@@ -101,13 +97,19 @@ std::string index_text(const Plan& plan) {
   return index.dump(2) + "\n";
 }
 
-void check_names(Plan& plan) {
+/// False if two tensors have one name, which is a problem then.
+bool check_names(Plan& plan) {
+  bool distinct = true;
   std::map<std::string_view, int> seen;
   for (const PlannedShard& shard : plan.shards) {
     for (const StoredTensor& tensor : shard.tensors) {
-      if (++seen[tensor.name] == 2) plan.problems.push_back("two output tensors would be named '" + tensor.name + "'");
+      if (++seen[tensor.name] != 2) continue;
+      plan.problems.push_back("two output tensors would be named '" + tensor.name +
+                              "': the quantized weight beside it needs this name; put that module on the ignore list");
+      distinct = false;
     }
   }
+  return distinct;
 }
 
 }  // namespace
@@ -115,6 +117,10 @@ void check_names(Plan& plan) {
 void lay_out_shards(Plan& plan, const Container& container) {
   plan.metadata = merged_metadata(*plan.checkpoint);
   plan.shards = split(items_in_model_order(plan), std::max<std::uint64_t>(plan.options.shard_bytes, 1));
+  if (!check_names(plan)) {  // the container would refuse it, in words about its caller
+    plan.shards.clear();
+    return;
+  }
   const std::size_t count = plan.shards.size();
   for (std::size_t i = 0; i < count; ++i) {
     PlannedShard& shard = plan.shards[i];
@@ -124,7 +130,6 @@ void lay_out_shards(Plan& plan, const Container& container) {
     plan.output_bytes += shard.file_bytes;
     for (const StoredTensor& tensor : shard.tensors) plan.bytes_after += tensor.bytes();
   }
-  check_names(plan);
   if (count > 1) plan.index_json = index_text(plan);
   plan.output_bytes += plan.index_json.size() + plan.config_json.size();
   for (const auto& companion : plan.checkpoint->companions()) {
