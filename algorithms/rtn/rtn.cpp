@@ -3,11 +3,10 @@
 #include <omp.h>
 
 #include <algorithm>
-#include <exception>
 #include <string>
-#include <vector>
 
 #include "coder.h"
+#include "parallel_for.h"
 #include "quant/error.h"
 #include "quant/registry.h"
 #include "tensor_params.h"
@@ -93,22 +92,11 @@ void code_slices(const TensorView& weight, const TensorParams& params, std::span
                  QuantizedTensor& out) {
   const std::uint64_t step = slice_rows(out);
   const std::uint64_t slices = (out.rows + step - 1) / step;
-  std::vector<std::exception_ptr> failures(slices);
-#pragma omp parallel num_threads(threads)
-  {
-    Coder coder;
-#pragma omp for schedule(dynamic)
-    for (std::uint64_t s = 0; s < slices; ++s) {
-      try {
-        code_slice(coder, weight, params, importance, s * step, std::min(step, out.rows - s * step), out);
-      } catch (...) {
-        failures[s] = std::current_exception();
-      }
-    }
-  }
-  for (const auto& failure : failures) {
-    if (failure) std::rethrow_exception(failure);
-  }
+  const auto code = [&](Coder& coder, std::uint64_t s) {
+    code_slice(coder, weight, params, importance, s * step, std::min(step, out.rows - s * step), out);
+  };
+  rtn::parallel_for(
+      threads, slices, [] { return Coder(); }, code, [](Coder&) {});
 }
 
 }  // namespace

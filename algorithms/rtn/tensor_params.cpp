@@ -7,6 +7,7 @@
 #include <string>
 #include <vector>
 
+#include "parallel_for.h"
 #include "quant/error.h"
 #include "quant/kernels.h"
 #include "quant/weight_rows.h"
@@ -25,15 +26,17 @@ struct Pieces {
         rows_per_piece(std::max<std::uint64_t>(1, (1U << 18) / std::max<std::uint64_t>(cols, 1))),
         count(static_cast<std::size_t>((all_rows + rows_per_piece - 1) / rows_per_piece)) {}
 
+  template <class Body>
+  void each_row_of(std::size_t piece, const Body& body) const {
+    const std::uint64_t first = piece * rows_per_piece;
+    const std::uint64_t end = std::min(rows, first + rows_per_piece);
+    for (std::uint64_t r = first; r < end; ++r) body(r, piece);
+  }
+
   // Calls body(row, piece) for every row, the rows of a piece in order and by one thread.
   template <class Body>
   void each_row(int threads, const Body& body) const {
-#pragma omp parallel for schedule(dynamic) num_threads(threads)
-    for (std::size_t piece = 0; piece < count; ++piece) {
-      const std::uint64_t first = piece * rows_per_piece;
-      const std::uint64_t end = std::min(rows, first + rows_per_piece);
-      for (std::uint64_t r = first; r < end; ++r) body(r, piece);
-    }
+    parallel_for(threads, count, [&](std::size_t piece) { each_row_of(piece, body); });
   }
 };
 
@@ -89,26 +92,32 @@ class RankFinder {
   }
 
  private:
+  // One thread's share.
+  struct Counts {
+    explicit Counts(std::uint64_t cols) : bins(65536, 0), row(cols) {}
+    std::vector<std::uint64_t> bins;
+    std::vector<float> row;
+  };
+
   // The bin in which the key of that rank falls; `rank` becomes its rank within the bin.
   template <class Bin, class Use>
   std::uint32_t find_bin(std::uint64_t& rank, Bin bin, Use use) const {
     std::vector<std::uint64_t> total(65536, 0);
     const Pieces pieces(rows_.rows(), rows_.cols());
-#pragma omp parallel num_threads(threads_)
-    {
-      std::vector<std::uint64_t> counts(65536, 0);
-      std::vector<float> row(rows_.cols());
-#pragma omp for schedule(dynamic)
-      for (std::uint64_t r = 0; r < rows_.rows(); ++r) {
-        rows_.read(r, 0, row);
-        for (const float value : row) {
+    const auto count_piece = [&](Counts& counts, std::size_t piece) {
+      pieces.each_row_of(piece, [&](std::uint64_t r, std::size_t) {
+        rows_.read(r, 0, counts.row);
+        for (const float value : counts.row) {
           const std::uint32_t key = sort_key(magnitudes_ ? std::fabs(value) : value);
-          if (use(key)) ++counts[bin(key)];
+          if (use(key)) ++counts.bins[bin(key)];
         }
-      }
-#pragma omp critical
-      for (std::size_t i = 0; i < counts.size(); ++i) total[i] += counts[i];
-    }
+      });
+    };
+    const auto add_up = [&](const Counts& counts) {
+      for (std::size_t i = 0; i < total.size(); ++i) total[i] += counts.bins[i];
+    };
+    parallel_for(
+        threads_, pieces.count, [this] { return Counts(rows_.cols()); }, count_piece, add_up);
     std::uint32_t found = 0;
     while (rank >= total[found]) rank -= total[found++];
     return found;
@@ -212,7 +221,7 @@ TensorParams tensor_params(const TensorView& weight, const QuantArgs& args, std:
   TensorParams params;
   if (weight.rows() == 0 || weight.cols() == 0) return params;
   threads = useful_threads(threads, weight.rows() * weight.cols());
-  kernels();  // throws here for a wrong QUANT_ISA: an exception must not leave a parallel region
+  kernels();  // throws for a wrong QUANT_ISA, here rather than once per thread
   if (is_nvfp4(args)) {
     const Extremes range = tensor_range(weight, threads);
     const float absmax = std::max({-range.smallest, range.largest, std::numeric_limits<float>::min()});

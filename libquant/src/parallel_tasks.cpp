@@ -64,7 +64,8 @@ void run_tasks(std::span<const std::uint64_t> costs, const ScanOptions& options,
                const std::function<void(std::size_t)>& task) {
   Monitor monitor(costs, options);
   const auto available = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
-  ThreadPool pool(options.threads > 0 ? options.threads : available);
+  const int threads = options.threads > 0 ? options.threads : available;
+  ThreadPool pool(static_cast<int>(std::min<std::size_t>(static_cast<std::size_t>(threads), costs.size())));
   const auto guarded = [&](std::size_t i) {
     if (monitor.quits()) return;
     try {

@@ -1,21 +1,40 @@
 #include "thread_pool.h"
 
+#include <algorithm>
 #include <chrono>
+#include <string>
 #include <utility>
+
+#include "quant/error.h"
 
 namespace quant {
 
-ThreadPool::ThreadPool(int threads) {
-  for (int i = 0; i < threads; ++i) threads_.emplace_back([this] { work(); });
+void throw_no_threads(int wanted, const std::exception& reason) {
+  throw Error(ErrorCode::io, "cannot start " + std::to_string(wanted) + " threads: " + reason.what(),
+              "use fewer with --threads, or raise the limits on processes and memory");
 }
 
-ThreadPool::~ThreadPool() {
+ThreadPool::ThreadPool(int threads) {
+  const int wanted = std::max(1, threads);
+  try {
+    for (int i = 0; i < wanted; ++i) threads_.emplace_back([this] { work(); });
+  } catch (const std::exception& reason) {
+    // Going on with those that started would leave no memory for their work.
+    close();
+    throw_no_threads(wanted, reason);
+  }
+}
+
+ThreadPool::~ThreadPool() { close(); }
+
+void ThreadPool::close() {
   {
     const std::lock_guard lock(mutex_);
     closing_ = true;
   }
   wake_.notify_all();
   for (std::thread& thread : threads_) thread.join();
+  threads_.clear();
 }
 
 bool ThreadPool::next(std::size_t& index) {

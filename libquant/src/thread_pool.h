@@ -11,9 +11,13 @@
 
 namespace quant {
 
+/// Throws the Error{io} of a system that refused to start `wanted` threads.
+[[noreturn]] void throw_no_threads(int wanted, const std::exception& reason);
+
 /// Threads live as long as the pool, so that their thread-local scratch memory is allocated once.
 class ThreadPool {
  public:
+  /// Starts `threads` threads, at least one. Throws Error{io} if the system does not allow that many.
   explicit ThreadPool(int threads);
   ~ThreadPool();
   ThreadPool(const ThreadPool&) = delete;
@@ -25,6 +29,7 @@ class ThreadPool {
   void run(std::size_t count, const std::function<void(std::size_t)>& task, const std::function<void()>& tick);
 
  private:
+  void close();
   void work();
   bool next(std::size_t& index);
 

@@ -1,12 +1,18 @@
 #include "pipeline/committer.h"
 
 #include <set>
+#include <system_error>
 #include <utility>
+
+#include "thread_pool.h"
 
 namespace quant {
 
-Committer::Committer(Journal& journal, const std::vector<std::unique_ptr<ContainerWriter>>& writers)
-    : journal_(journal), writers_(writers), thread_([this] { work(); }) {}
+Committer::Committer(Journal& journal, const std::vector<std::unique_ptr<ContainerWriter>>& writers) try
+    : journal_(journal), writers_(writers), thread_([this] { work(); }) {
+} catch (const std::system_error& reason) {
+  throw_no_threads(1, reason);
+}
 
 Committer::~Committer() {
   {
