@@ -8,6 +8,7 @@
 #include "pipeline/committer.h"
 #include "quant/error.h"
 #include "support/catch.h"
+#include "support/memory_checkpoint.h"
 #include "support/temp_dir.h"
 
 using namespace quant;
@@ -25,9 +26,21 @@ class FakeWriter final : public ContainerWriter {
   std::function<void()> on_sync_;
 };
 
+// Three files of eight copied tensors each: as much of a plan as a journal looks at.
+Plan plan_of_copies(const Checkpoint& checkpoint) {
+  Plan plan;
+  plan.checkpoint = &checkpoint;
+  plan.identity = "print";
+  plan.shards.resize(3);
+  for (PlannedShard& shard : plan.shards) shard.items.resize(8);
+  return plan;
+}
+
 struct Fixture {
   TempDir dir;
-  std::unique_ptr<Journal> journal = std::make_unique<Journal>(dir.path(), "print", false);
+  test::MemoryCheckpoint checkpoint;
+  Plan plan = plan_of_copies(checkpoint);
+  std::unique_ptr<Journal> journal = std::make_unique<Journal>(dir.path(), plan);
   std::vector<std::unique_ptr<ContainerWriter>> writers;
   std::vector<ItemResult> results = std::vector<ItemResult>(8);
 
@@ -46,7 +59,7 @@ struct Fixture {
   // What a resumed run would find.
   std::vector<ItemKey> recorded() {
     journal.reset();
-    journal = std::make_unique<Journal>(dir.path(), "print", true);
+    journal = std::make_unique<Journal>(dir.path(), plan);
     std::vector<ItemKey> keys;
     for (const auto& [key, result] : journal->finished()) keys.push_back(key);
     return keys;
