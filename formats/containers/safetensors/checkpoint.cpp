@@ -105,6 +105,13 @@ class SafetensorsCheckpoint final : public Checkpoint {
     return {info.dtype, info.shape, opened_.maps[info.file].range(info.offset, info.bytes)};
   }
 
+  void will_read(const TensorView& part) const override {
+    for (const MappedFile& map : opened_.maps) map.populate(part.bytes);
+  }
+  void done_reading(const TensorView& part) const override {
+    for (const MappedFile& map : opened_.maps) map.release(part.bytes);
+  }
+
   void check_names() const;
   void check_index(const WeightFiles& weights) const;
 

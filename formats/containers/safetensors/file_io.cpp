@@ -167,4 +167,33 @@ std::span<const std::byte> MappedFile::range(std::uint64_t offset, std::uint64_t
   return {data_ + offset, count};
 }
 
+bool MappedFile::holds(std::span<const std::byte> part) const {
+  const auto begin = reinterpret_cast<std::uintptr_t>(data_);
+  const auto first = reinterpret_cast<std::uintptr_t>(part.data());
+  return !part.empty() && first >= begin && first - begin <= bytes_ && part.size() <= bytes_ - (first - begin);
+}
+
+void MappedFile::populate(std::span<const std::byte> part) const {
+#ifdef MADV_POPULATE_READ
+  if (!holds(part)) return;
+  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto first = reinterpret_cast<std::uintptr_t>(part.data());
+  const std::uintptr_t start = first / page * page;
+  // Older kernels do not know this advice; then the pages come by faults.
+  madvise(reinterpret_cast<void*>(start), first + part.size() - start, MADV_POPULATE_READ);
+#else
+  static_cast<void>(part);
+#endif
+}
+
+void MappedFile::release(std::span<const std::byte> part) const {
+  if (!holds(part)) return;
+  const auto page = static_cast<std::uintptr_t>(sysconf(_SC_PAGESIZE));
+  const auto first = reinterpret_cast<std::uintptr_t>(part.data());
+  // A page that a neighbouring part shares may still be in use there.
+  const std::uintptr_t start = (first + page - 1) / page * page;
+  const std::uintptr_t end = (first + part.size()) / page * page;
+  if (start < end) madvise(reinterpret_cast<void*>(start), end - start, MADV_DONTNEED);
+}
+
 }  // namespace quant::safetensors

@@ -54,11 +54,18 @@ class MappedFile {
   /// Bytes [offset, offset + count). Throws Error{io, "FileTruncated"} if the file became shorter than it was, for a
   /// read behind its end would kill the process; Error{internal} for a range outside the file. Thread-safe.
   std::span<const std::byte> range(std::uint64_t offset, std::uint64_t count) const;
+  /// Maps the pages of `part` at once instead of one fault after the other. Parts of other memory are ignored.
+  void populate(std::span<const std::byte> part) const;
+  /// Takes the whole pages of `part` out of the process; they stay in the page cache. Parts of other memory are
+  /// ignored.
+  void release(std::span<const std::byte> part) const;
 
  private:
   FileHandle file_;
   std::filesystem::path path_;
   std::uint64_t bytes_;
+  bool holds(std::span<const std::byte> part) const;
+
   const std::byte* data_ = nullptr;
 };
 

@@ -54,6 +54,10 @@ class Checkpoint {
   virtual const std::vector<TensorInfo>& tensors() const = 0;
   virtual const TensorInfo* find(std::string_view name) const = 0;  ///< null if absent
   virtual TensorView view(const TensorInfo& info) const = 0;
+  /// Advice that saves page faults and keeps the resident set small: the bytes of `part`, which lies within a view of
+  /// this checkpoint, are read next, or will not be needed again soon. Changes nothing that is read.
+  virtual void will_read(const TensorView& part) const { static_cast<void>(part); }
+  virtual void done_reading(const TensorView& part) const { static_cast<void>(part); }
   virtual const ModelConfig& config() const = 0;
   /// Files that a copy of the model needs unchanged: tokenizer, generation config, ... (not config.json, not tensors).
   virtual const std::vector<std::filesystem::path>& companions() const = 0;

@@ -16,7 +16,7 @@ namespace {
 constexpr std::uint64_t kMiB = 1U << 20U;
 // Heap of the program, its libraries and the report of a small model, measured without the threads' shares.
 constexpr std::uint64_t kBaseMemory = 9 * kMiB;
-constexpr std::uint64_t kLargestSlice = 512U << 10U;
+constexpr std::uint64_t kLargestSlice = 2048U << 10U;
 constexpr std::uint64_t kSmallestSlice = 16U << 10U;
 // Page-cache writing; only orders the estimate.
 constexpr double kWriteBytesPerSecond = 1.5e9;
@@ -68,7 +68,7 @@ double seconds_per_weight(const Plan& plan, const PlannedLinear& linear) {
   const auto start = std::chrono::steady_clock::now();
   int rounds = 0;
   double elapsed = 0;
-  while (rounds == 0 || (elapsed < 0.005 && rounds < 1000)) {
+  while (rounds == 0 || (elapsed < 0.002 && rounds < 1000)) {
     quantizer->quantize_rows(view, args, scale_type, params, {}, out, {errors, {}, {}});
     ++rounds;
     elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();

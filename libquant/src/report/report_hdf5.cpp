@@ -136,7 +136,7 @@ class Writer {
       const hsize_t chunk = std::min<hsize_t>(size, kMaxChunk);
       session_.need(H5Pset_chunk(creation.get(), 1, &chunk), action(name));
       session_.need(H5Pset_shuffle(creation.get()), action(name));
-      session_.need(H5Pset_deflate(creation.get(), 6), action(name));
+      session_.need(H5Pset_deflate(creation.get(), 1), action(name));
     }
     const Hdf5Handle space = line(size, name);
     const Hdf5Handle dataset =
