@@ -77,7 +77,7 @@ int report_error(const Error& error, bool json) noexcept {
                           {"exit_code", code}};
     write_stdout(json_text(Json{{"error", details}}));
   } catch (...) {
-    std::fputs("quant: out of memory while reporting an error\n", stderr);
+    std::fputs("quant: the error could not be written to standard output\n", stderr);
   }
   return code;
 }

@@ -124,6 +124,10 @@ TEST_CASE("fused NVFP4 linears are stored with one global scale") {
   CHECK(scale("self_attn.q_proj") == scale("self_attn.v_proj"));
   CHECK(scale("mlp.gate_proj") == scale("mlp.up_proj"));
   CHECK(scale("self_attn.o_proj") != scale("self_attn.q_proj"));
+  // Neither scales nor this config.json tell what the weights were; the other tensors do.
+  for (const StoredLinear& linear : builtin_registry().layout("compressed-tensors")->find_linears(*output)) {
+    CHECK(linear.shape.dtype == DType::F16);
+  }
 }
 
 TEST_CASE("a linear of zeros does not spoil the global scale of those it is fused with") {

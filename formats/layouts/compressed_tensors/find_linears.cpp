@@ -153,11 +153,20 @@ void Inspector::read_shape(StoredLinear& linear, Format& format) const {
     linear.args.observer_kwargs.erase("float8_format");
 }
 
+// The type that the weights had: what config.json says, else that of the tensors that are not quantized.
+DType original_dtype(const Checkpoint& checkpoint) {
+  const auto plain = [](DType type) { return type == DType::F32 || type == DType::F16 || type == DType::BF16; };
+  if (const auto said = checkpoint.config().dtype; said && plain(*said)) return *said;
+  for (const TensorInfo& tensor : checkpoint.tensors()) {
+    if (plain(tensor.dtype) && tensor.name.find("_scale") == std::string::npos) return tensor.dtype;
+  }
+  return DType::BF16;
+}
+
 void Inspector::check_scales(StoredLinear& linear, Format format) const {
   const TensorInfo& scale = need("weight_scale");
   const Shape shape = scale_shape(linear.args, linear.shape.rows, linear.shape.cols);
-  const DType model_type = checkpoint_.config().dtype.value_or(DType::BF16);
-  linear.shape.dtype = is_floating(model_type) ? model_type : DType::BF16;
+  linear.shape.dtype = original_dtype(checkpoint_);
   linear.scale_dtype = scale.dtype;
   if (format == Format::mxfp4 || format == Format::mxfp8) {
     expect(scale, {DType::U8, DType::F8_E8M0}, shape);
