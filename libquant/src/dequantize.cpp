@@ -5,10 +5,13 @@
 #include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <map>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <system_error>
 
 #include "output/files.h"
+#include "output/model_files.h"
 #include "output/partial_directory.h"
 #include "parallel_tasks.h"
 #include "quant/error.h"
@@ -94,7 +97,9 @@ class Dequantizer {
     const PartialDirectory directory(options_.output, existing, "remove it, or give --overwrite-partial");
     try {
       write_shards(directory.path());
-      if (shards_.size() > 1) write_file_atomically(directory.path() / index_name(), index_text());
+      if (shards_.size() > 1) {
+        write_file_atomically(directory.path() / index_file_name(container_.extension()), index());
+      }
       write_small_files(directory.path());
       directory.commit();
     } catch (...) {
@@ -109,8 +114,6 @@ class Dequantizer {
 
  private:
   const std::vector<std::pair<std::string, std::string>> metadata_{{"format", "pt"}};
-
-  std::string index_name() const { return fmt::format("model{}.index.json", container_.extension()); }
 
   void assign_shards() {
     for (const LogicalTensor& tensor : tensors_.tensors()) {
@@ -127,10 +130,23 @@ class Dequantizer {
       result_.bytes_after += bytes;
     }
     for (std::size_t i = 0; i < shards_.size(); ++i) {
-      shards_[i].file = shards_.size() == 1
-                            ? fmt::format("model{}", container_.extension())
-                            : fmt::format("model-{:05}-of-{:05}{}", i + 1, shards_.size(), container_.extension());
+      shards_[i].file = shard_file_name(i, shards_.size(), container_.extension());
+      sort_for_storage(shards_[i]);
     }
+  }
+
+  // Larger element types first, so that every tensor is aligned, which some readers rely on.
+  static void sort_for_storage(Shard& shard) {
+    std::vector<std::size_t> order(shard.stored.size());
+    std::iota(order.begin(), order.end(), std::size_t{0});
+    std::sort(order.begin(), order.end(),
+              [&](std::size_t a, std::size_t b) { return stored_before(shard.stored[a], shard.stored[b]); });
+    Shard sorted{shard.file, {}, {}, shard.bytes};
+    for (const std::size_t at : order) {
+      sorted.stored.push_back(shard.stored[at]);
+      sorted.sources.push_back(shard.sources[at]);
+    }
+    shard = std::move(sorted);
   }
 
   void write_shards(const fs::path& directory) {
@@ -191,13 +207,12 @@ class Dequantizer {
     writer.write(block.tensor, block.first * tensor.cols * (dtype_bits(stored.dtype) / 8), bytes);
   }
 
-  std::string index_text() const {
-    nlohmann::json map = nlohmann::json::object();
+  std::string index() const {
+    std::map<std::string, std::string> file_of_tensor;
     for (const Shard& shard : shards_) {
-      for (const StoredTensor& stored : shard.stored) map[stored.name] = shard.file;
+      for (const StoredTensor& stored : shard.stored) file_of_tensor[stored.name] = shard.file;
     }
-    const nlohmann::json index = {{"metadata", {{"total_size", result_.bytes_after}}}, {"weight_map", map}};
-    return index.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+    return index_text(file_of_tensor, result_.bytes_after);
   }
 
   void write_small_files(const fs::path& directory) const {

@@ -10,6 +10,7 @@
 #include <utility>
 
 #include "output/files.h"
+#include "output/model_files.h"
 #include "quant/error.h"
 #include "quant/kernels.h"
 #include "quant/version.h"
@@ -101,8 +102,8 @@ void write_small_files(const Plan& plan, RunReport& report, const std::filesyste
   copy_companions(plan, directory);
   write_file_atomically(directory / "config.json", plan.config_json);
   if (!plan.index_json.empty()) {
-    const std::string extension(plan.registry->container(plan.options.container)->extension());
-    write_file_atomically(directory / ("model" + extension + ".index.json"), plan.index_json);
+    const std::string_view extension = plan.registry->container(plan.options.container)->extension();
+    write_file_atomically(directory / index_file_name(extension), plan.index_json);
   }
   write_file_atomically(directory / "recipe.yaml", plan.recipe.text);
   write_report_hdf5(report, directory / "report.h5");

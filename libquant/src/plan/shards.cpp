@@ -1,14 +1,11 @@
 #include "plan/shards.h"
 
-#include <fmt/format.h>
-
 #include <algorithm>
 #include <filesystem>
 #include <map>
-#include <nlohmann/json.hpp>
 #include <numeric>
 
-#include "quant/error.h"
+#include "output/model_files.h"
 
 namespace quant::plan_detail {
 namespace {
@@ -86,18 +83,15 @@ std::vector<std::pair<std::string, std::string>> merged_metadata(const Checkpoin
   return {all.begin(), all.end()};
 }
 
-std::string index_text(const Plan& plan) {
-  nlohmann::ordered_json index;
-  index["metadata"]["total_size"] = plan.bytes_after;
-  std::map<std::string, std::string> where;
+std::string index_of(const Plan& plan) {
+  std::map<std::string, std::string> file_of_tensor;
   for (const PlannedShard& shard : plan.shards) {
-    for (const StoredTensor& tensor : shard.tensors) where[tensor.name] = shard.file;
+    for (const StoredTensor& tensor : shard.tensors) file_of_tensor[tensor.name] = shard.file;
   }
-  index["weight_map"] = where;
-  return index.dump(2) + "\n";
+  return index_text(file_of_tensor, plan.bytes_after);
 }
 
-/// False if two tensors have one name, which is a problem then.
+// False if two tensors have one name, which is a problem then.
 bool check_names(Plan& plan) {
   bool distinct = true;
   std::map<std::string_view, int> seen;
@@ -124,13 +118,12 @@ void lay_out_shards(Plan& plan, const Container& container) {
   const std::size_t count = plan.shards.size();
   for (std::size_t i = 0; i < count; ++i) {
     PlannedShard& shard = plan.shards[i];
-    shard.file = count == 1 ? fmt::format("model{}", container.extension())
-                            : fmt::format("model-{:05}-of-{:05}{}", i + 1, count, container.extension());
+    shard.file = shard_file_name(i, count, container.extension());
     shard.file_bytes = container.file_bytes(shard.tensors, plan.metadata);
     plan.output_bytes += shard.file_bytes;
     for (const StoredTensor& tensor : shard.tensors) plan.bytes_after += tensor.bytes();
   }
-  if (count > 1) plan.index_json = index_text(plan);
+  if (count > 1) plan.index_json = index_of(plan);
   plan.output_bytes += plan.index_json.size() + plan.config_json.size();
   for (const auto& companion : plan.checkpoint->companions()) {
     std::error_code failed;
