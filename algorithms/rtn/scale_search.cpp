@@ -107,12 +107,17 @@ void ScaleSearch::try_all(const Rules& rules, CandidateErrors& errors) {
   }
 }
 
-// Joint shrinks in ever smaller steps around the best.
+// Joint shrinks in ever smaller steps around the best. The first round reaches for the neighbours on the default grid,
+// 0.01 apart, the second half way to those of the first.
 void ScaleSearch::refine_scale(const Rules& rules, CandidateErrors& errors) {
-  for (const float step : {0.0025F, 0.0005F}) {
+  struct Round {
+    float step;
+    int reach;
+  };
+  for (const auto& [step, reach] : {Round{0.0025F, 3}, Round{0.0005F, 2}}) {
     const Shrink around = best_shrink_;
     shrinks_.clear();
-    for (int i = -5; i <= 5; ++i) {
+    for (int i = -reach; i <= reach; ++i) {
       const float change = static_cast<float>(i) * step;
       if (i != 0) shrinks_.push_back({around.low + change, around.high + change, around.shift});
     }
