@@ -9,12 +9,7 @@
 #include "quant/pipeline.h"
 #include "quant/rtn.h"
 #include "support/catch.h"
-
-#if defined(__clang__)
-#define QUANT_CLANG_SANITIZES (__has_feature(address_sanitizer) || __has_feature(thread_sanitizer))
-#else
-#define QUANT_CLANG_SANITIZES 0
-#endif
+#include "support/sanitized.h"
 
 using namespace quant;
 using quant::test::builtin_registry;
@@ -207,7 +202,7 @@ TEST_CASE("sound linears that share a scale with a bad one are not blamed") {
 }
 
 // Sanitizers keep shadow memory and freed blocks, which is no property of the program.
-#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__) && !QUANT_CLANG_SANITIZES
+#ifndef QUANT_TEST_SANITIZED
 TEST_CASE("the measured memory stays below the planned") {
   TempDir dir;
   test::write_tiny_model(dir / "model", {.layers = 4, .hidden = 1024, .intermediate = 2816});

@@ -13,16 +13,9 @@
 #include "parallel_tasks.h"
 #include "quant/error.h"
 #include "support/catch.h"
+#include "support/sanitized.h"
 #include "support/temp_dir.h"
 #include "thread_pool.h"
-
-#if defined(__has_feature)
-#if __has_feature(address_sanitizer) || __has_feature(thread_sanitizer)
-#define QUANT_TEST_SANITIZED
-#endif
-#elif defined(__SANITIZE_ADDRESS__) || defined(__SANITIZE_THREAD__)
-#define QUANT_TEST_SANITIZED
-#endif
 
 using namespace quant;
 
