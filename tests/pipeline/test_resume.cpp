@@ -130,11 +130,19 @@ TEST_CASE("a kill between the last steps loses nothing") {
   test::write_file(p.dir / "late.partial" / ".quant-journal.f32", "1234");
   p.run("late", true);
   CHECK(model_files(p.dir / "late") == expected);
-  // The directory is there and nothing in it yet, or only a file that was begun.
+  // The directory is there and nothing in it yet.
   std::filesystem::create_directories(p.dir / "early.partial");
-  test::write_file(p.dir / "early.partial" / "model-00001-of-00002.safetensors", "cut off");
   p.run("early", true);
   CHECK(model_files(p.dir / "early") == expected);
+}
+
+TEST_CASE("files that no run has made are not deleted by resume") {
+  Prepared p;
+  std::filesystem::create_directories(p.dir / "out.partial");
+  test::write_file(p.dir / "out.partial" / "mine.txt", "mine");
+  CHECK_THROWS_AS(p.run("out", true), Error);
+  CHECK(test::read_file(p.dir / "out.partial" / "mine.txt") == "mine");
+  CHECK_FALSE(std::filesystem::exists(p.dir / "out"));
 }
 
 TEST_CASE("a finished partial directory of another plan or other inputs is not taken for this one") {

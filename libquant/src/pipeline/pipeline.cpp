@@ -31,7 +31,9 @@ class Run {
   RunReport execute() {
     if (directory_.resumed() && !Journal::exists(partial())) {
       if (std::filesystem::exists(partial() / kReport)) return finish_rename();
-      directory_.clear();  // stopped before anything counted
+      // A run starts its journal before any other file: without one, these are not a run's files.
+      throw Error(ErrorCode::io, partial().string() + " has no journal: no run can be resumed from it",
+                  "--overwrite-partial deletes its files and starts over, or choose another output");
     }
     check_space();
     journal_ = std::make_unique<Journal>(partial(), plan_);
