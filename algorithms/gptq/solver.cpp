@@ -1,7 +1,9 @@
 #include "solver.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
 #include "quant/error.h"
@@ -23,6 +25,10 @@ std::uint64_t slab_rows(const QuantizedTensor& out) {
       out.args.strategy == Strategy::block ? out.grid.row_extent * kTileRows : std::uint64_t{kTileRows};
   return std::max(unit, (std::uint64_t{1} << 24) / std::max<std::uint64_t>(1, out.cols) / unit * unit);
 }
+
+// Of a group's range: what ScaleSearch::solve tries. The plain range first.
+constexpr std::array<float, 8> kRangeFactors{1.0F, 0.95F, 0.9F, 0.85F, 0.8F, 0.75F, 0.7F, 0.65F};
+constexpr std::array<float, 2> kOctaves{1.0F, 0.5F};
 
 std::string percent(double part) {
   const auto tenths = static_cast<int>(std::lround(part * 1000));
@@ -164,16 +170,68 @@ class TaskSolver {
     permute(weights, count, ordered);
     round_to_nearest(order_->own_groups ? positioned_rule_ : rule_, order_->own_groups ? ordered : weights, first,
                      count, out_, threads_);
-    grid_.resize(out_.grid.cols, count);
-    load_grid(rules_, out_, first, grid_);
-    Sweep sweep(rules_, *order_, factor_->upper, options_.block_size);
-    sweep.run({count, n, ordered.data(), out_.codes.data() + first * n}, grid_, group_entry(first, count, ordered),
-              threads_);
+    const bool searches = options_.scale_search == ScaleSearch::solve && task_.args.strategy != Strategy::tensor;
+    if (searches) {
+      search_slab(first, count, weights, ordered);
+    } else {
+      sweep_slab(first, count, ordered, nullptr);
+    }
     if (options_.refine_rounds == 0) return;
     if (order_->own_groups) permute(weights, count, ordered);
     Refiner refiner(rules_, refine_inputs_, options_.block_size, threads_, out_);
     refiner.run(order_->own_groups ? ordered : weights, first, count, static_cast<int>(options_.refine_rounds),
                 options_.refit_scales);
+  }
+
+  // Codes the slab with the scales that `out_` has.
+  void sweep_slab(std::uint64_t first, std::uint64_t count, std::span<float> ordered, double* losses) {
+    const std::uint64_t n = task_.cols;
+    grid_.resize(out_.grid.cols, count);
+    load_grid(rules_, out_, first, grid_);
+    Sweep sweep(rules_, *order_, factor_->upper, options_.block_size);
+    sweep.run({count, n, ordered.data(), out_.codes.data() + first * n, losses}, grid_,
+              group_entry(first, count, ordered), threads_);
+  }
+
+  // Tries the ranges of kRangeFactors; rows that share scales share the choice.
+  void search_slab(std::uint64_t first, std::uint64_t count, std::span<const float> weights, std::span<float> ordered) {
+    const std::uint64_t n = task_.cols, height = out_.grid.row_extent, groups = out_.grid.cols;
+    const std::uint64_t scale_rows = (count + height - 1) / height;
+    const std::span<float> scales = std::span(out_.scales).subspan(first / height * groups, scale_rows * groups);
+    const std::vector<float> plain(scales.begin(), scales.end());
+    std::int8_t* codes = out_.codes.data() + first * n;
+    std::vector<float> best_scales;
+    std::vector<std::int8_t> best_codes, best_zeros;
+    std::vector<double> losses(count), best(scale_rows, std::numeric_limits<double>::infinity());
+    // Moving group scales bring zero points of their own.
+    const std::span<std::int8_t> zeros =
+        out_.zero_points.empty() ? std::span<std::int8_t>()
+                                 : std::span(out_.zero_points).subspan(first / height * groups, scales.size());
+    for (const float factor : rules_.mx ? std::span<const float>(kOctaves) : std::span<const float>(kRangeFactors)) {
+      std::copy(plain.begin(), plain.end(), scales.begin());
+      range_factor_ = factor;
+      multiply_scales(rules_, factor, scales);
+      permute(weights, count, ordered);
+      sweep_slab(first, count, ordered, losses.data());
+      if (best_codes.empty()) {
+        best_codes.assign(codes, codes + count * n);
+        best_scales.assign(scales.begin(), scales.end());
+        best_zeros.assign(zeros.begin(), zeros.end());
+      }
+      for (std::uint64_t s = 0; s < scale_rows; ++s) {
+        const std::uint64_t row = s * height, rows = std::min(height, count - row);
+        double loss = 0;
+        for (std::uint64_t r = row; r < row + rows; ++r) loss += losses[r];
+        if (!(loss < best[s])) continue;
+        best[s] = loss;
+        std::copy_n(codes + row * n, rows * n, best_codes.data() + row * n);
+        std::copy_n(scales.data() + s * groups, groups, best_scales.data() + s * groups);
+        if (!zeros.empty()) std::copy_n(zeros.data() + s * groups, groups, best_zeros.data() + s * groups);
+      }
+    }
+    std::copy(best_codes.begin(), best_codes.end(), codes);
+    std::copy(best_scales.begin(), best_scales.end(), scales.begin());
+    std::copy(best_zeros.begin(), best_zeros.end(), zeros.begin());
   }
 
   // Static groups: nothing.
@@ -192,6 +250,9 @@ class TaskSolver {
       }
       if (!all_finite(values)) return;
       fit_group(positioned_rule_, values, first, count, position, group, out_, threads_);
+      for (std::uint64_t r = 0; r < count && range_factor_ != 1; ++r) {
+        multiply_scales(rules_, range_factor_, {&out_.scales[(first + r) * out_.grid.cols + group], 1});
+      }
       load_group(rules_, out_, first, group, grid_);
     };
   }
@@ -208,6 +269,7 @@ class TaskSolver {
   ScaleRule rule_, positioned_rule_;
   SlabGrid grid_;
   RefineInputs refine_inputs_;
+  float range_factor_ = 1;  // of ranges that are found while sweeping
 };
 
 }  // namespace
