@@ -6,6 +6,7 @@
 #include <limits>
 #include <numeric>
 
+#include "best_rows.h"
 #include "quant/error.h"
 #include "quant/linalg.h"
 #include "quant/tensor.h"
@@ -26,9 +27,25 @@ std::uint64_t slab_rows(const QuantizedTensor& out) {
   return std::max(unit, (std::uint64_t{1} << 24) / std::max<std::uint64_t>(1, out.cols) / unit * unit);
 }
 
-// Of a group's range: what ScaleSearch::solve tries. The plain range first.
-constexpr std::array<float, 8> kRangeFactors{1.0F, 0.95F, 0.9F, 0.85F, 0.8F, 0.75F, 0.7F, 0.65F};
-constexpr std::array<float, 2> kOctaves{1.0F, 0.5F};
+// What ScaleSearch::solve tries: the range of the scheme's observer or that of least weighted error, times a factor.
+struct Candidate {
+  bool weighted;
+  float factor;
+};
+constexpr std::array<Candidate, 8> kCandidates{{{false, 1.0F},
+                                                {false, 0.92F},
+                                                {false, 0.84F},
+                                                {false, 0.76F},
+                                                {true, 0.94F},
+                                                {true, 1.0F},
+                                                {true, 1.07F},
+                                                {true, 1.14F}}};
+constexpr std::array<Candidate, 3> kMxCandidates{{{false, 1.0F}, {false, 0.5F}, {true, 1.0F}}};
+
+// A rule with its importance in the order of columns, and in the order of coding.
+struct Rule {
+  ScaleRule by_column, by_position;
+};
 
 std::string percent(double part) {
   const auto tenths = static_cast<int>(std::lround(part * 1000));
@@ -95,10 +112,14 @@ class TaskSolver {
 
   void make_rules() {
     rules_ = rtn::make_rules(task_.args, task_.scale_dtype, out_.global_scale);
-    rule_ = make_scale_rule(task_.args, task_.scale_dtype, params_, options_.scale_search, shared_.importance());
-    positioned_rule_ = rule_;
-    for (std::size_t p = 0; p < rule_.importance.size(); ++p) {
-      positioned_rule_.importance[p] = rule_.importance[order_->columns[p]];
+    for (Rule* rule : {&rule_, &weighted_rule_}) {
+      rule->by_column =
+          make_scale_rule(task_.args, task_.scale_dtype, params_,
+                          rule == &rule_ ? ScaleSearch::none : ScaleSearch::diagonal, shared_.importance());
+      rule->by_position = rule->by_column;
+      for (std::size_t p = 0; p < rule->by_column.importance.size(); ++p) {
+        rule->by_position.importance[p] = rule->by_column.importance[order_->columns[p]];
+      }
     }
   }
 
@@ -167,14 +188,11 @@ class TaskSolver {
     }
     if (options_.asymmetric > 0) retarget(weights, count);
     std::vector<float> ordered(weights.size());
-    permute(weights, count, ordered);
-    round_to_nearest(order_->own_groups ? positioned_rule_ : rule_, order_->own_groups ? ordered : weights, first,
-                     count, out_, threads_);
     const bool searches = options_.scale_search == ScaleSearch::solve && task_.args.strategy != Strategy::tensor;
     if (searches) {
       search_slab(first, count, weights, ordered);
     } else {
-      sweep_slab(first, count, ordered, nullptr);
+      code_slab({options_.scale_search == ScaleSearch::diagonal, 1}, first, count, weights, ordered, nullptr);
     }
     if (options_.refine_rounds == 0) return;
     if (order_->own_groups) permute(weights, count, ordered);
@@ -183,63 +201,41 @@ class TaskSolver {
                 options_.refit_scales);
   }
 
-  // Codes the slab with the scales that `out_` has.
-  void sweep_slab(std::uint64_t first, std::uint64_t count, std::span<float> ordered, double* losses) {
-    const std::uint64_t n = task_.cols;
-    grid_.resize(out_.grid.cols, count);
+  // Codes the slab with a candidate's ranges.
+  void code_slab(const Candidate& candidate, std::uint64_t first, std::uint64_t count, std::span<const float> weights,
+                 std::span<float> ordered, double* losses) {
+    const Rule& rule = candidate.weighted ? weighted_rule_ : rule_;
+    permute(weights, count, ordered);
+    const bool own = order_->own_groups;
+    round_to_nearest(own ? rule.by_position : rule.by_column, own ? ordered : weights, first, count, out_, threads_);
+    const std::uint64_t height = out_.grid.row_extent, groups = out_.grid.cols;
+    if (candidate.factor != 1) {
+      multiply_scales(rules_, candidate.factor,
+                      std::span(out_.scales).subspan(first / height * groups, (count + height - 1) / height * groups));
+    }
+    grid_.resize(groups, count);
     load_grid(rules_, out_, first, grid_);
     Sweep sweep(rules_, *order_, factor_->upper, options_.block_size);
-    sweep.run({count, n, ordered.data(), out_.codes.data() + first * n, losses}, grid_,
-              group_entry(first, count, ordered), threads_);
+    sweep.run({count, task_.cols, ordered.data(), out_.codes.data() + first * task_.cols, losses}, grid_,
+              group_entry(candidate, first, count, ordered), threads_);
   }
 
-  // Tries the ranges of kRangeFactors; rows that share scales share the choice.
   void search_slab(std::uint64_t first, std::uint64_t count, std::span<const float> weights, std::span<float> ordered) {
-    const std::uint64_t n = task_.cols, height = out_.grid.row_extent, groups = out_.grid.cols;
-    const std::uint64_t scale_rows = (count + height - 1) / height;
-    const std::span<float> scales = std::span(out_.scales).subspan(first / height * groups, scale_rows * groups);
-    const std::vector<float> plain(scales.begin(), scales.end());
-    std::int8_t* codes = out_.codes.data() + first * n;
-    std::vector<float> best_scales;
-    std::vector<std::int8_t> best_codes, best_zeros;
-    std::vector<double> losses(count), best(scale_rows, std::numeric_limits<double>::infinity());
-    // Moving group scales bring zero points of their own.
-    const std::span<std::int8_t> zeros =
-        out_.zero_points.empty() ? std::span<std::int8_t>()
-                                 : std::span(out_.zero_points).subspan(first / height * groups, scales.size());
-    for (const float factor : rules_.mx ? std::span<const float>(kOctaves) : std::span<const float>(kRangeFactors)) {
-      std::copy(plain.begin(), plain.end(), scales.begin());
-      range_factor_ = factor;
-      multiply_scales(rules_, factor, scales);
-      permute(weights, count, ordered);
-      sweep_slab(first, count, ordered, losses.data());
-      if (best_codes.empty()) {
-        best_codes.assign(codes, codes + count * n);
-        best_scales.assign(scales.begin(), scales.end());
-        best_zeros.assign(zeros.begin(), zeros.end());
-      }
-      for (std::uint64_t s = 0; s < scale_rows; ++s) {
-        const std::uint64_t row = s * height, rows = std::min(height, count - row);
-        double loss = 0;
-        for (std::uint64_t r = row; r < row + rows; ++r) loss += losses[r];
-        if (!(loss < best[s])) continue;
-        best[s] = loss;
-        std::copy_n(codes + row * n, rows * n, best_codes.data() + row * n);
-        std::copy_n(scales.data() + s * groups, groups, best_scales.data() + s * groups);
-        if (!zeros.empty()) std::copy_n(zeros.data() + s * groups, groups, best_zeros.data() + s * groups);
-      }
+    BestRows best(out_, first, count);
+    std::vector<double> losses(count);
+    for (const Candidate& candidate : rules_.mx ? std::span<const Candidate>(kMxCandidates) : kCandidates) {
+      code_slab(candidate, first, count, weights, ordered, losses.data());
+      best.keep(losses);
     }
-    std::copy(best_codes.begin(), best_codes.end(), codes);
-    std::copy(best_scales.begin(), best_scales.end(), scales.begin());
-    std::copy(best_zeros.begin(), best_zeros.end(), zeros.begin());
+    best.restore();
   }
 
   // Static groups: nothing.
-  std::function<void(std::uint64_t, std::uint64_t)> group_entry(std::uint64_t first, std::uint64_t count,
-                                                                std::span<const float> ordered) {
+  std::function<void(std::uint64_t, std::uint64_t)> group_entry(const Candidate& candidate, std::uint64_t first,
+                                                                std::uint64_t count, std::span<const float> ordered) {
     const bool grouped = task_.args.strategy == Strategy::group || task_.args.strategy == Strategy::tensor_group;
     if (options_.static_groups || !order_->adjoining || !grouped || out_.grid.cols == 1) return {};
-    return [this, first, count, ordered](std::uint64_t group, std::uint64_t position) {
+    return [this, candidate, first, count, ordered](std::uint64_t group, std::uint64_t position) {
       const std::uint64_t n = task_.cols;
       std::uint64_t end = position;
       while (end < n && order_->groups[end] == group) ++end;
@@ -249,9 +245,10 @@ class TaskSolver {
         std::copy_n(ordered.data() + r * n + position, width, values.data() + r * width);
       }
       if (!all_finite(values)) return;
-      fit_group(positioned_rule_, values, first, count, position, group, out_, threads_);
-      for (std::uint64_t r = 0; r < count && range_factor_ != 1; ++r) {
-        multiply_scales(rules_, range_factor_, {&out_.scales[(first + r) * out_.grid.cols + group], 1});
+      const Rule& rule = candidate.weighted ? weighted_rule_ : rule_;
+      fit_group(rule.by_position, values, first, count, position, group, out_, threads_);
+      for (std::uint64_t r = 0; r < count && candidate.factor != 1; ++r) {
+        multiply_scales(rules_, candidate.factor, {&out_.scales[(first + r) * out_.grid.cols + group], 1});
       }
       load_group(rules_, out_, first, group, grid_);
     };
@@ -266,10 +263,9 @@ class TaskSolver {
   const Order* order_ = nullptr;
   const Factor* factor_ = nullptr;
   rtn::Rules rules_;
-  ScaleRule rule_, positioned_rule_;
+  Rule rule_, weighted_rule_;
   SlabGrid grid_;
   RefineInputs refine_inputs_;
-  float range_factor_ = 1;  // of ranges that are found while sweeping
 };
 
 }  // namespace
