@@ -106,6 +106,9 @@ CASES = {
                           "num_hidden_layers": 1, "num_attention_heads": 1, "image_size": 8, "patch_size": 4}},
     "phi3": case("phi3", sliding_window=8),
     "phi3_partial": case("phi3", head_dim=16, partial_rotary_factor=0.5, tie_word_embeddings=True),
+    "phi3_longrope": case(
+        "phi3", head_dim=8, max_position_embeddings=64, original_max_position_embeddings=16,
+        rope_scaling={"type": "longrope", "short_factor": [1.0, 1.1, 1.3, 1.5], "long_factor": [1.5, 2.0, 5.0, 9.0]}),
     "opt": case("opt", OPT),
     "opt_post_norm": case("opt", OPT, do_layer_norm_before=False, word_embed_proj_dim=24),
     "opt_plain": case("opt", OPT, enable_bias=False, layer_norm_elementwise_affine=False, word_embed_proj_dim=24,
