@@ -77,7 +77,9 @@ struct LanguageModel::State {
     forward.product = options.product;
     forward.threads = options.threads;
     if (options.quantize_activations) inputs = evaluate::input_quantizers(weights.tensors());
-    kv = options.kv_cache ? options.kv_cache : evaluate::stored_kv_scheme(weights.tensors());
+    if (options.quantize_kv_cache) {
+      kv = options.kv_cache ? options.kv_cache : evaluate::stored_kv_scheme(weights.tensors());
+    }
     make_runners();
   }
 

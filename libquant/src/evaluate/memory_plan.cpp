@@ -58,17 +58,15 @@ struct ModelMemory {
 
 }  // namespace
 
-PartMemory memory_of(const Program& program, std::uint64_t vocabulary, ProductType product) {
+PartMemory memory_of(const Program& program, ProductType product) {
   PartMemory part;
   for (const Op& op : program.ops) {
-    if (const auto* linear = std::get_if<LinearOp>(&op)) {
-      for (const LinearWeight& weight : linear->weights) {
-        part.weights += weight.rows * weight.cols * bytes_per_weight(product);
-        part.loading = std::max(part.loading, weight.rows * weight.cols * sizeof(float));
-      }
-    } else if (const auto* embedding = std::get_if<EmbeddingOp>(&op)) {
-      const std::uint64_t rows = embedding->index == EmbeddingOp::Index::token ? vocabulary : 1;
-      part.weights += rows * width_of(program, embedding->out) * sizeof(float);
+    // Norms are small, and of embeddings only the rows of the batch are read.
+    const auto* linear = std::get_if<LinearOp>(&op);
+    if (linear == nullptr) continue;
+    for (const LinearWeight& weight : linear->weights) {
+      part.weights += weight.rows * weight.cols * bytes_per_weight(product);
+      part.loading = std::max(part.loading, weight.rows * weight.cols * sizeof(float));
     }
   }
   part.per_token = widest_moment(program) * sizeof(float);
@@ -77,10 +75,10 @@ PartMemory memory_of(const Program& program, std::uint64_t vocabulary, ProductTy
 
 MemoryPlan plan_memory(const ModelProgram& program, const LanguageModelOptions& options, std::uint64_t longest,
                        std::uint64_t tokens) {
-  const PartMemory head = memory_of(program.head, program.vocabulary, options.product);
+  const PartMemory head = memory_of(program.head, options.product);
   ModelMemory memory;
-  memory.add(memory_of(program.embeddings, program.vocabulary, options.product));
-  for (const Program& block : program.blocks) memory.add(memory_of(block, program.vocabulary, options.product));
+  memory.add(memory_of(program.embeddings, options.product));
+  for (const Program& block : program.blocks) memory.add(memory_of(block, options.product));
   ModelMemory with_head = memory;
   with_head.add({head.weights, head.loading, 0});
 

@@ -13,7 +13,7 @@ struct PartMemory {
   std::uint64_t loading = 0;    ///< float32 copy of its largest tensor, while that is prepared
   std::uint64_t per_token = 0;  ///< values alive at once, for each token of a chunk
 };
-PartMemory memory_of(const Program& program, std::uint64_t vocabulary, ProductType product);
+PartMemory memory_of(const Program& program, ProductType product);
 
 /// The plan for sequences of at most `longest` tokens, `tokens` in total. Throws Error{usage} if `options.memory` is
 /// too small.

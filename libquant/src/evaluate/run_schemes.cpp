@@ -18,6 +18,15 @@ constexpr const char* kInputHint = "--no-activation-quantization evaluates the q
               kInputHint, "UnsupportedActivations");
 }
 
+float positive(const StoredLinear& linear, std::string_view suffix, float value) {
+  if (std::isfinite(value) && value > 0) return value;
+  throw Error(
+      ErrorCode::corrupt_file,
+      fmt::format("tensor {}.{} {}, where the inputs are quantized as {}", linear.shape.module, suffix,
+                  value == 0 ? "is missing or zero" : fmt::format("holds {}", value), describe(linear.input->args)),
+      kInputHint, "BadInputScale");
+}
+
 InputQuantizer input_quantizer(const StoredLinear& linear) {
   const StoredInput& input = *linear.input;
   const QuantArgs& args = input.args;
@@ -26,13 +35,8 @@ InputQuantizer input_quantizer(const StoredLinear& linear) {
   if (!known) refuse_input(linear, fmt::format("strategy {} is not computed here", to_string(args.strategy)));
   const bool is_static = args.dynamic == Dynamic::no;
   if (is_static && args.strategy != Strategy::tensor) refuse_input(linear, "static scales are per tensor only");
-  if (is_static && !(std::isfinite(input.scale) && input.scale > 0)) {
-    throw Error(ErrorCode::corrupt_file,
-                fmt::format("tensor {}.input_scale is {}", linear.shape.module,
-                            input.scale == 0 ? "missing or zero" : fmt::format("{}, not positive", input.scale)),
-                kInputHint, "BadInputScale");
-  }
-  return {args, input.scale, input.zero_point};
+  if (!is_static) return {args, 0, 0};
+  return {args, positive(linear, "input_scale", input.scale), input.zero_point};
 }
 
 float static_scale(const LogicalTensors& tensors, const std::string& name) {
@@ -86,13 +90,15 @@ std::optional<KvQuantizer> stored_kv_scheme(const LogicalTensors& tensors) {
 }
 
 KvQuantizer with_scales(const KvQuantizer& kv, const LogicalTensors& tensors, const std::string& attention) {
+  const auto scale = [&](KvQuantizer::Scale kind, float given, const char* suffix) {
+    if (kind != KvQuantizer::Scale::tensor || given != 0) return given;
+    const float stored = static_scale(tensors, attention + suffix);
+    // Serving engines store FP8 without scales as it is.
+    return stored == 0 && kv.type == NumberType::floating ? 1.0F : stored;
+  };
   KvQuantizer scaled = kv;
-  if (kv.keys == KvQuantizer::Scale::tensor && kv.key_scale == 0) {
-    scaled.key_scale = static_scale(tensors, attention + ".k_scale");
-  }
-  if (kv.values == KvQuantizer::Scale::tensor && kv.value_scale == 0) {
-    scaled.value_scale = static_scale(tensors, attention + ".v_scale");
-  }
+  scaled.key_scale = scale(kv.keys, kv.key_scale, ".k_scale");
+  scaled.value_scale = scale(kv.values, kv.value_scale, ".v_scale");
   return scaled;
 }
 
