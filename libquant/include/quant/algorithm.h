@@ -23,8 +23,10 @@ struct CalibrationNeeds {
   bool absmax = false;
   bool mean_abs = false;
   bool gram = false;
+  bool cross_gram = false;  ///< also runs the unquantized model beside the quantized one
   bool rows = false;
-  bool any() const { return absmax || mean_abs || gram || rows; }
+  bool any() const { return absmax || mean_abs || gram || cross_gram || rows; }
+  CalibrationNeeds& operator|=(const CalibrationNeeds& other);
 };
 
 /// What the rows of a tensor share and must be known before the first row is coded.

@@ -13,9 +13,9 @@ namespace quant {
 struct CalibrationOptions {
   std::uint64_t samples = 0;    ///< sequences to take at most; 0: all
   std::uint64_t seq_len = 512;  ///< tokens per sequence at most
-  bool pack = true;             ///< documents are joined and cut into full sequences; else one sequence per document, cut
-  bool special = true;          ///< documents begin with what the post-processor adds (a packed plain text is one document)
-  bool shuffle = false;         ///< takes `samples` sequences at random instead of the first ones
+  bool pack = true;      ///< documents are joined and cut into full sequences; else one sequence per document, cut
+  bool special = true;   ///< documents begin with what the post-processor adds (a packed plain text is one document)
+  bool shuffle = false;  ///< takes `samples` sequences at random instead of the first ones
   std::uint64_t seed = 0;
 };
 

@@ -1,5 +1,5 @@
-// Products, Gram matrices and triangular factors of float matrices, near the machine's limit and the same for any number
-// of threads. oneDNN and Eigen stay behind these signatures.
+// Products, Gram matrices and triangular factors of float matrices, near the machine's limit and the same for any
+// number of threads. oneDNN and Eigen stay behind these signatures.
 #pragma once
 
 #include <cstdint>
@@ -64,8 +64,8 @@ class GramAccumulator {
   std::unique_ptr<State> state_;
 };
 
-/// In place: the upper triangular U with H^-1 = U^T U, for a symmetric positive definite `h` [n, n], row-major; what lies
-/// below the diagonal is zeroed. False (h unspecified) if H is not numerically positive definite.
+/// In place: the upper triangular U with H^-1 = U^T U, for a symmetric positive definite `h` [n, n], row-major; what
+/// lies below the diagonal is zeroed. False (h unspecified) if H is not numerically positive definite.
 bool inverse_upper_factor(std::span<float> h, std::uint64_t n, int threads);
 
 /// In place: the lower triangular L with H = L L^T; above the diagonal zeroed. False if not positive definite.

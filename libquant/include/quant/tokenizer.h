@@ -15,8 +15,9 @@ namespace quant {
 /// Immutable; usable by several threads at once.
 class Tokenizer {
  public:
-  /// Reads <directory>/tokenizer.json (and tokenizer_config.json for the names of special tokens). Throws Error{io} if it
-  /// is missing, Error{corrupt_file} if it breaks a rule, Error{unsupported} naming the part this version does not know.
+  /// Reads <directory>/tokenizer.json (and tokenizer_config.json for the names of special tokens). Throws Error{io} if
+  /// it is missing, Error{corrupt_file} if it breaks a rule, Error{unsupported} naming the part this version does not
+  /// know.
   static Tokenizer open(const std::filesystem::path& directory);
   /// The text of a tokenizer.json; `source` names it in errors.
   static Tokenizer parse(std::string_view json, const std::string& source);

@@ -1,0 +1,138 @@
+// Executes model programs on batches of token sequences, in float32.
+#pragma once
+
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <memory>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <vector>
+
+#include "quant/linalg.h"
+#include "quant/logical_tensors.h"
+#include "quant/model_program.h"
+#include "quant/quantized_tensor.h"
+
+namespace quant {
+
+/// The weights of a model as float32: those of a checkpoint (packed or not), with replacements in memory.
+/// read() may be called by several threads; set() and drop() may not run beside it.
+class ModelWeights {
+ public:
+  explicit ModelWeights(const LogicalTensors& tensors) : tensors_(tensors) {}
+  /// All values of a tensor. Throws Error{corrupt_file} naming it if it is missing.
+  std::vector<float> read(const std::string& tensor, int threads) const;
+  /// A linear's weight as [rows, cols], whatever way it is stored.
+  std::vector<float> read(const LinearWeight& weight, int threads) const;
+  void set(const std::string& tensor, std::vector<float> values);  ///< replaces a tensor (in its stored order)
+  void set(const LinearWeight& weight,
+           std::vector<float> values);   ///< replaces a linear's weight, given as [rows, cols]
+  void drop(const std::string& tensor);  ///< forgets a replacement
+  const LogicalTensors& tensors() const { return tensors_; }
+
+ private:
+  const LogicalTensors& tensors_;
+  std::map<std::string, std::vector<float>> replaced_;
+};
+
+/// Sequences whose tokens lie one after another in every value of a batch.
+struct Batch {
+  std::vector<std::uint64_t> lengths;         ///< tokens of each sequence
+  std::vector<std::uint64_t> first_position;  ///< of each sequence's first token; empty: 0
+  std::span<const std::int32_t> ids;          ///< [tokens]; needed by the embeddings only
+  std::uint64_t tokens() const;
+};
+
+/// How a linear's inputs are quantized before the product (activation quantization).
+struct InputQuantizer {
+  QuantArgs args;
+  float scale = 0;       ///< static per-tensor scale; 0: dynamic
+  float zero_point = 0;  ///< static, asymmetric
+};
+
+/// How keys and values are quantized before attention reads them.
+struct KvQuantizer {
+  int bits = 8;
+  NumberType type = NumberType::integer;
+  bool symmetric = false;
+  enum class Scale { tensor, token, channel } keys = Scale::token, values = Scale::token;
+  std::uint64_t group =
+      0;  ///< elements that share a scale (along the head for token, along tokens for channel); 0: all
+  std::uint64_t residual = 0;  ///< the newest tokens that stay float, as in a cache that quantizes full groups only
+  float key_scale = 0;         ///< static per-tensor scales; 0: dynamic
+  float value_scale = 0;
+};
+
+/// Keys and values of one sequence that is decoded token by token.
+class KvCache;
+
+struct ForwardOptions {
+  ProductType product = ProductType::f32;
+  int threads = 1;
+  bool all_experts = false;  ///< GatherOp takes every token for every expert; unchosen ones count with weight 0
+};
+
+/// The value buffers of one batch within one program. Buffers exist only where something was put or computed and are
+/// released once no later operation reads them.
+class Values {
+ public:
+  explicit Values(const Program& program) : data_(program.values.size()) {}
+  std::vector<float>& at(ValueId id) { return data_[static_cast<std::size_t>(id)]; }
+  const std::vector<float>& at(ValueId id) const { return data_[static_cast<std::size_t>(id)]; }
+
+ private:
+  std::vector<std::vector<float>> data_;
+};
+
+/// Executes one program. Weights of linears are prepared when first needed (or by prepare) and kept until released.
+class ProgramRunner {
+ public:
+  ProgramRunner(const Program& program, const ModelWeights& weights, const ForwardOptions& options);
+  ~ProgramRunner();
+  ProgramRunner(ProgramRunner&&) noexcept;
+
+  const Program& program() const;
+
+  /// Operations [first, last) on a batch. Values that they read and that are not made by them must be in `values`.
+  /// Keeps the values in `keep`, and those that operations from `last` on read; frees others. Same bits for any thread
+  /// count and any division into batches of whole sequences (products of one token excepted).
+  void run(std::size_t first, std::size_t last, const Batch& batch, Values& values, std::span<const ValueId> keep = {},
+           KvCache* cache = nullptr);
+  /// Rows of an expert's input within a value made by GatherOp: [begin, end) per expert, from the routing value.
+  static std::vector<std::uint64_t> expert_rows(const Program& program, const LinearOp& op, const Values& values,
+                                                std::uint64_t tokens, bool all_experts);
+
+  void prepare(std::size_t first, std::size_t last);  ///< loads the linears of operations [first, last)
+  void release(std::size_t first, std::size_t last);  ///< frees them; they are read again when needed
+  std::uint64_t prepared_bytes() const;
+
+  void set_input_quantizer(std::string_view module, const InputQuantizer& quantizer);
+  void set_kv_quantizer(const KvQuantizer& quantizer);
+  /// Called with keys and values as attention reads them, [tokens, kv_heads * head_dim], before they are quantized.
+  void observe_kv(std::function<void(std::span<const float> keys, std::span<const float> values)> observer);
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+class KvCache {
+ public:
+  KvCache();
+  ~KvCache();
+  std::uint64_t length() const;  ///< tokens held
+
+ private:
+  friend class ProgramRunner;
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
+/// Quantizes rows of activations in place and back (fake quantization), as compressed-tensors does at run time:
+/// token: one dynamic scale per row; group: per group_size columns; tensor: the static scale, or one for all of x.
+void fake_quantize_rows(std::span<float> x, std::uint64_t rows, const InputQuantizer& quantizer, int threads);
+
+}  // namespace quant

@@ -1,0 +1,36 @@
+#include "quant/calibrated.h"
+#include "quant/error.h"
+
+namespace quant {
+
+CalibrationNeeds& CalibrationNeeds::operator|=(const CalibrationNeeds& other) {
+  absmax = absmax || other.absmax;
+  mean_abs = mean_abs || other.mean_abs;
+  gram = gram || other.gram;
+  cross_gram = cross_gram || other.cross_gram;
+  rows = rows || other.rows;
+  return *this;
+}
+
+void rescale(InputStatistics& statistics, std::span<const float> s) {
+  const std::uint64_t cols = statistics.cols;
+  if (s.size() != cols) throw Error(ErrorCode::internal, "smoothing factors do not fit the inputs");
+  const auto divide_columns = [&](std::vector<float>& values) {
+    for (std::size_t i = 0; i < values.size(); ++i) values[i] /= s[i % cols];
+  };
+  const auto divide_both = [&](std::vector<float>& matrix) {
+    if (matrix.empty()) return;
+    for (std::uint64_t r = 0; r < cols; ++r) {
+      for (std::uint64_t c = 0; c < cols; ++c) matrix[r * cols + c] /= s[r] * s[c];
+    }
+  };
+  divide_columns(statistics.absmax);
+  divide_columns(statistics.minimum);
+  divide_columns(statistics.maximum);
+  divide_columns(statistics.mean_abs);
+  divide_columns(statistics.rows);
+  divide_both(statistics.gram);
+  divide_both(statistics.cross_gram);
+}
+
+}  // namespace quant
