@@ -71,6 +71,7 @@ struct RotaryOp {
   double dynamic_base = 0;  ///< > 0: dynamic NTK with this base, dynamic_factor, beyond dynamic_length tokens
   double dynamic_factor = 1;
   std::uint64_t dynamic_length = 0;
+  std::vector<float> long_inverse_frequency;  ///< longrope: instead of inverse_frequency beyond dynamic_length tokens
 };
 /// Softmax attention per head. window > 0: a token sees itself and the window - 1 tokens before it.
 struct AttentionOp {

@@ -109,7 +109,7 @@ Family phi3() {
                    .rope_partial = "partial_rotary_factor"},
           .qkv = QkvOrder::one_after_another,
           .windows = Windows::every_layer,
-          .unsupported_ropes = {"linear", "dynamic", "llama3", "yarn", "su"}};
+          .rope_aliases = {{"su", "longrope"}, {"yarn", "longrope"}}};
 }
 
 Family opt() {

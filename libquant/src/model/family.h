@@ -103,6 +103,12 @@ struct Requirement {
   std::string_view value;
 };
 
+/// A name of a rope scaling that means another one in this family.
+struct RopeAlias {
+  std::string_view alias;
+  std::string_view type;
+};
+
 struct Family {
   std::string_view model_type = {};
   std::string_view nested = {};    ///< object of config.json that holds the settings; if absent, they stand at the top
@@ -126,7 +132,7 @@ struct Family {
   bool qkv_bias = false, o_bias = false, mlp_bias = false;  ///< where the keys above are empty or absent
   Windows windows = Windows::none;
   std::uint64_t full_every = 0;  ///< Windows::by_layer_type without layer_types: every so manieth layer sees all
-  std::vector<std::string_view> unsupported_ropes = {};
+  std::vector<RopeAlias> rope_aliases = {};
 };
 
 /// All tables.

@@ -53,6 +53,9 @@ RopeSettings settings_of(const Family& family, const FamilyConfig& config, std::
     if (!at->is_string()) config.fail(fmt::format("'{}.{}' is no string", settings.where, key));
     settings.type = at->get<std::string>();
   }
+  for (const RopeAlias& alias : family.rope_aliases) {
+    if (settings.type == alias.alias) settings.type = alias.type;
+  }
   const bool local = !family.keys.rope_theta_local.empty() && layer_type == "sliding_attention";
   const std::string_view theta_key = local ? family.keys.rope_theta_local : family.keys.rope_theta;
   settings.theta = scaling.contains("rope_theta") ? config.positive_in(scaling, "rope_theta", settings.where)
@@ -83,8 +86,12 @@ std::vector<double> base_frequencies(double theta, std::uint64_t rotary_dim) {
 // The length that the model was trained for: Phi-3 has it beside the scaling, the others within.
 double trained_length(const FamilyConfig& config, const RopeSettings& settings) {
   if (const auto own = config.optional_count("original_max_position_embeddings")) return static_cast<double>(*own);
-  const auto all = config.optional_count("max_position_embeddings");
-  return number_or(config, settings, "original_max_position_embeddings", static_cast<double>(all.value_or(2048)));
+  const char* const key = "original_max_position_embeddings";
+  const auto within = settings.scaling.find(key);
+  if (within != settings.scaling.end() && !within->is_null()) {
+    return static_cast<double>(config.count_in(settings.scaling, key, settings.where));
+  }
+  return static_cast<double>(config.optional_count("max_position_embeddings").value_or(2048));
 }
 
 void scale_llama3(std::vector<double>& frequencies, const FamilyConfig& config, const RopeSettings& settings) {
@@ -144,28 +151,53 @@ double scale_yarn(std::vector<double>& frequencies, const FamilyConfig& config, 
   return yarn_magnitude(config, settings, factor);
 }
 
-[[noreturn]] void refuse(const Family& family, const FamilyConfig& config, const std::string& type) {
-  throw Error(ErrorCode::unsupported,
-              fmt::format("{} ({}) scales its rotary embedding by '{}', which this version does not know",
-                          config.location(), family.model_type, type),
-              "Known are default, linear, dynamic, llama3 and yarn. Data-free recipes need no forward pass and work.",
-              "UnknownRopeScaling");
+// One factor per pair of columns.
+std::vector<float> divided(const std::vector<double>& frequencies, const char* key, const FamilyConfig& config,
+                           const RopeSettings& settings) {
+  const auto list = settings.scaling.find(key);
+  const std::size_t pairs = frequencies.size();
+  if (list == settings.scaling.end() || !list->is_array() || list->size() != pairs) {
+    config.fail(fmt::format("'{}.{}' is no list of {} numbers", settings.where, key, pairs));
+  }
+  std::vector<float> result(pairs);
+  for (std::size_t i = 0; i < pairs; ++i) {
+    const Json one = {{key, (*list)[i]}};
+    result[i] = static_cast<float>(frequencies[i] / config.positive_in(one, key, settings.where));
+  }
+  return result;
 }
 
-}  // namespace
+// One set of factors up to the trained length, another one beyond it.
+void set_longrope(RotaryOp& op, const std::vector<double>& frequencies, const FamilyConfig& config,
+                  const RopeSettings& settings) {
+  const double length = trained_length(config, settings);
+  if (length < 2) config.fail("'original_max_position_embeddings' is 1");
+  const auto all = static_cast<double>(config.count("max_position_embeddings"));
+  const double factor = number_or(config, settings, "factor", all / length);
+  const double suggested = factor <= 1 ? 1 : std::sqrt(1 + std::log(factor) / std::log(length));
+  op.magnitude = static_cast<float>(number_or(config, settings, "attention_factor", suggested));
+  op.inverse_frequency = divided(frequencies, "short_factor", config, settings);
+  op.long_inverse_frequency = divided(frequencies, "long_factor", config, settings);
+  op.dynamic_length = static_cast<std::uint64_t>(length);
+}
 
-void set_rope(RotaryOp& op, const Family& family, const FamilyConfig& config, std::string_view layer_type) {
-  const RopeSettings settings = settings_of(family, config, layer_type);
-  const auto& excluded = family.unsupported_ropes;
-  if (std::find(excluded.begin(), excluded.end(), settings.type) != excluded.end()) {
-    refuse(family, config, settings.type);
-  }
+[[noreturn]] void refuse(const Family& family, const FamilyConfig& config, const std::string& type) {
+  throw Error(
+      ErrorCode::unsupported,
+      fmt::format("{} ({}) scales its rotary embedding by '{}', which this version does not know", config.location(),
+                  family.model_type, type),
+      "Known are default, linear, dynamic, llama3, yarn and longrope. Data-free recipes need no forward pass and work.",
+      "UnknownRopeScaling");
+}
+
+void set_frequencies(RotaryOp& op, const Family& family, const FamilyConfig& config, const RopeSettings& settings) {
   op.rotary_dim = static_cast<std::uint64_t>(static_cast<double>(op.head_dim) * std::min(settings.partial, 1.0));
   if (op.rotary_dim < 2 || op.rotary_dim % 2 != 0) {
     config.fail(
         fmt::format("its rotary embedding turns {} of {} columns, which are no pairs", op.rotary_dim, op.head_dim));
   }
   std::vector<double> frequencies = base_frequencies(settings.theta, op.rotary_dim);
+  if (settings.type == "longrope") return set_longrope(op, frequencies, config, settings);
   if (settings.type == "linear") {
     const double factor = config.positive_in(settings.scaling, "factor", settings.where);
     for (double& frequency : frequencies) frequency /= factor;
@@ -182,6 +214,18 @@ void set_rope(RotaryOp& op, const Family& family, const FamilyConfig& config, st
     refuse(family, config, settings.type);
   }
   op.inverse_frequency.assign(frequencies.begin(), frequencies.end());
+}
+
+}  // namespace
+
+void set_rope(RotaryOp& op, const Family& family, const FamilyConfig& config, std::string_view layer_type) {
+  const RopeSettings settings = settings_of(family, config, layer_type);
+  set_frequencies(op, family, config, settings);
+  const auto finite = [](float value) { return std::isfinite(value); };
+  if (!finite(op.magnitude) || !std::all_of(op.inverse_frequency.begin(), op.inverse_frequency.end(), finite) ||
+      !std::all_of(op.long_inverse_frequency.begin(), op.long_inverse_frequency.end(), finite)) {
+    config.fail(fmt::format("'{}' leads to frequencies that are no numbers", settings.where));
+  }
 }
 
 }  // namespace quant
