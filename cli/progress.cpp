@@ -39,7 +39,7 @@ std::string progress_text(const std::string& verb, const ProgressState& state, s
   if (fresh > 0 && state.seconds > 0.2) {
     const double rate = static_cast<double>(fresh) / state.seconds;
     const double left = static_cast<double>(state.total - std::min(state.total, state.done)) / rate;
-    text += fmt::format("  {}{}/s  {} left", amount(static_cast<std::uint64_t>(rate)), state.bytes ? "" : " weights",
+    text += fmt::format("  {}{}/s  {} left", amount(static_cast<std::uint64_t>(rate)), state.bytes ? "" : " " + state.unit,
                         human_seconds(left));
   }
   if (!state.current.empty()) text += "  " + printable(state.current);
