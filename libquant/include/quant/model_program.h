@@ -36,7 +36,8 @@ enum class NormKind { rms, layer };
 enum class Activation { silu, gelu, gelu_tanh, quick_gelu, relu, relu2, tanh, sigmoid };
 
 /// out = normalized in, times weight, plus bias. group: width of the pieces that are normalized alone (QK norm per
-/// head); 0: the whole row. plus_one: weight is stored as w - 1 (Gemma).
+/// head); 0: the whole row. plus_one: weight is stored as w - 1 (Gemma). group_weights: a weight tensor [group] for
+/// each group (StableLM's heads), instead of `weight`.
 struct NormOp {
   ValueId in = -1, out = -1;
   std::string module;
@@ -45,6 +46,7 @@ struct NormOp {
   float epsilon = 1e-6F;
   bool plus_one = false;
   std::uint64_t group = 0;
+  std::vector<std::string> group_weights;
 };
 /// out = in W^T + bias. One weight; or one per expert, each for its rows of a value made by GatherOp with `routing`.
 struct LinearOp {

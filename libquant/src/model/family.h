@@ -42,8 +42,8 @@ struct FamilyNames {
   std::string_view gate_up = {};  ///< fused projection, instead of gate and up
   std::string_view down = "mlp.down_proj";
 
-  // Mixture of experts. `router` empty: none. Each expert's linears are "<experts>.<number>.<expert_gate>".
-  std::string_view router = {};
+  // Mixture of experts. `routers` empty: none. Each expert's linears are "<experts>.<number>.<expert_gate>".
+  std::vector<std::string_view> routers = {};  ///< the first that is there
   std::string_view experts = {};
   std::string_view expert_gate = {}, expert_up = {}, expert_down = {};
   std::string_view shared = {};       ///< expert for every token: "<shared>.gate_proj", ...
@@ -83,7 +83,7 @@ struct FamilyKeys {
   std::string_view window_pattern = {};  ///< one layer in so many sees everything
   std::string_view rope_theta = "rope_theta";
   std::string_view rope_theta_local = {};  ///< of sliding layers
-  std::string_view rope_partial = "partial_rotary_factor";
+  std::string_view rope_partial = {};      ///< fraction of each head that rotates; empty: all of it
   std::string_view experts = {};
   std::string_view experts_per_token = "num_experts_per_tok";
   std::string_view expert_width = {};

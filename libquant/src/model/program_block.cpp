@@ -31,6 +31,7 @@ class Block {
 
   Qkv project_qkv(ValueId in);
   Qkv split_qkv(Qkv qkv);
+  ValueId own_head_norms(ValueId in, std::string_view name, const char* value);
   ValueId head_norm(ValueId in, std::string_view name, const char* value);
   ValueId rotate(ValueId in, std::uint64_t heads, const LayerType& type, const char* value);
   ValueId attend(Qkv qkv);
@@ -91,8 +92,24 @@ Qkv Block::split_qkv(Qkv qkv) {
   return qkv;
 }
 
+// Every head has a weight tensor of its own, and no bias.
+ValueId Block::own_head_norms(ValueId in, std::string_view name, const char* value) {
+  NormOp op;
+  op.in = in;
+  op.module = module(name);
+  op.kind = family_.norm;
+  op.epsilon = model_.epsilon;
+  op.group = model_.head_dim;
+  for (std::uint64_t head = 0; head * model_.head_dim < builder_.width(in); ++head) {
+    op.group_weights.push_back(
+        model_.tensors.require(op.module + ".norms." + std::to_string(head) + ".weight", {model_.head_dim}));
+  }
+  return builder_.norm(op, value);
+}
+
 ValueId Block::head_norm(ValueId in, std::string_view name, const char* value) {
   if (family_.qk_norm == QkNorm::none || !model_.config.flag(family_.keys.qk_norm, true)) return in;
+  if (family_.qk_norm == QkNorm::per_head_own) return own_head_norms(in, name, value);
   const bool whole = family_.qk_norm == QkNorm::whole_row;
   NormOp op = model_.norm(in, module(name), whole ? builder_.width(in) : model_.head_dim);
   op.group = whole ? 0 : model_.head_dim;

@@ -26,6 +26,14 @@ Experts experts_of(const ProgramModel& model, std::uint64_t layer) {
   return experts;
 }
 
+std::string router_module(const ProgramModel& model, std::uint64_t layer) {
+  const auto& names = model.family.names.routers;
+  for (const std::string_view name : names) {
+    if (model.tensors.has(model.module(layer, name) + ".weight")) return model.module(layer, name);
+  }
+  return model.module(layer, names.front());
+}
+
 // Every expert's part of one tensor [experts, rows, cols].
 std::vector<LinearWeight> fused_weights(const ProgramModel& model, const Experts& experts, const char* leaf,
                                         std::uint64_t rows, std::uint64_t cols) {
@@ -93,7 +101,7 @@ Shared project_shared(ProgramBuilder& builder, const ProgramModel& model, std::u
 }  // namespace
 
 bool has_experts(const ProgramModel& model, std::uint64_t layer) {
-  if (model.family.names.router.empty()) return false;
+  if (model.family.names.routers.empty()) return false;
   const nlohmann::json* dense = model.config.find("mlp_only_layers");
   if (dense != nullptr) {
     if (!dense->is_array()) model.config.fail("'mlp_only_layers' is no array");
@@ -110,7 +118,7 @@ ValueId add_experts(ProgramBuilder& builder, const ProgramModel& model, std::uin
   const Experts experts = experts_of(model, layer);
   const std::uint64_t hidden = model.hidden;
   const std::uint64_t width = experts.width;
-  const LinearWeight router = model.linear(model.module(layer, names.router), experts.count, hidden, {}, false);
+  const LinearWeight router = model.linear(router_module(model, layer), experts.count, hidden, {}, false);
   const ValueId logits = builder.linear(in, {router}, "router_logits");
   Shared shared;
   if (!names.shared.empty()) shared = project_shared(builder, model, layer, in);

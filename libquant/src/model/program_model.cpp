@@ -116,8 +116,11 @@ Activation activation_named(const std::string& name, const ProgramModel& model) 
 LayerType layer_type(const ProgramModel& model, std::uint64_t layer) {
   const Family& family = model.family;
   LayerType type;
-  const auto window = model.config.optional_count(family.keys.window);
   const bool used = model.config.flag(family.keys.use_window, true);
+  // Transformers writes 0 for "none" in places.
+  const nlohmann::json* stated = model.config.find(family.keys.window);
+  const bool none = !used || (stated != nullptr && *stated == 0);
+  const auto window = none ? std::nullopt : model.config.optional_count(family.keys.window);
   bool sliding = false;
   const nlohmann::json* types = family.windows == Windows::every_layer || family.windows == Windows::none
                                     ? nullptr
@@ -145,10 +148,10 @@ LayerType layer_type(const ProgramModel& model, std::uint64_t layer) {
     const bool number = bound != nullptr && bound->is_number_unsigned();
     if (!number) model.config.fail("'max_window_layers' is no count of layers");
     const bool above = layer >= bound->get<std::uint64_t>();
-    sliding = used && window && (family.windows == Windows::from_layer ? above : !above && layer % 2 == 0);
+    sliding = window.has_value() && (family.windows == Windows::from_layer ? above : !above && layer % 2 == 0);
   }
   if (sliding && family.windows != Windows::every_layer) type.name = "sliding_attention";
-  if (sliding && used && window) type.window = *window;
+  if (sliding && window) type.window = *window;
   return type;
 }
 

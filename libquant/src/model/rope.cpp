@@ -57,9 +57,11 @@ RopeSettings settings_of(const Family& family, const FamilyConfig& config, std::
   const std::string_view theta_key = local ? family.keys.rope_theta_local : family.keys.rope_theta;
   settings.theta = scaling.contains("rope_theta") ? config.positive_in(scaling, "rope_theta", settings.where)
                                                   : config.optional_positive(theta_key).value_or(10000.0);
-  settings.partial = scaling.contains("partial_rotary_factor")
-                         ? config.positive_in(scaling, "partial_rotary_factor", settings.where)
-                         : config.optional_positive(family.keys.rope_partial).value_or(1.0);
+  if (!family.keys.rope_partial.empty()) {
+    settings.partial = scaling.contains("partial_rotary_factor")
+                           ? config.positive_in(scaling, "partial_rotary_factor", settings.where)
+                           : config.optional_positive(family.keys.rope_partial).value_or(1.0);
+  }
   if (settings.theta <= 1) config.fail(fmt::format("the base of its rotary embedding is {}", settings.theta));
   return settings;
 }

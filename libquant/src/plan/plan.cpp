@@ -315,6 +315,10 @@ Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registr
   check_model(checkpoint, plan);
   const auto algorithms = create_or_complain(plan.recipe, registry, plan);
   const auto first_group = collect_groups(plan.recipe, plan);
+  for (const RecipeModifier& modifier : plan.recipe.modifiers) {
+    if (!modifier.kv_cache) continue;
+    plan.problems.push_back(modifier.where.to_string() + ": kv_cache_scheme needs calibration data");
+  }
   const ModelOutline outline = outline_model(checkpoint);
   try {
     add_modules(outline, plan_detail::assign_targets(plan.recipe, outline, plan), first_group, plan);
