@@ -9,6 +9,7 @@ find_package(spdlog REQUIRED)
 find_package(OneDNN 2.6 REQUIRED)
 find_package(PkgConfig REQUIRED)
 pkg_check_modules(PCRE2 REQUIRED IMPORTED_TARGET libpcre2-8)
+pkg_check_modules(UTF8PROC REQUIRED IMPORTED_TARGET libutf8proc)
 pkg_check_modules(XXHASH REQUIRED IMPORTED_TARGET libxxhash)
 # CMake's own HDF5 module adds the libraries that HDF5 itself was built with (curl, crypto, ...) to every program.
 pkg_check_modules(LIBHDF5 REQUIRED IMPORTED_TARGET hdf5)

@@ -40,5 +40,6 @@ set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION science)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 # Only programs that link the static libraries need these.
-set(CPACK_DEBIAN_PACKAGE_SUGGESTS "libdnnl-dev, libfmt-dev, libhdf5-dev, libpcre2-dev, libyaml-cpp-dev, pkg-config")
+set(CPACK_DEBIAN_PACKAGE_SUGGESTS
+    "libdnnl-dev, libfmt-dev, libhdf5-dev, libpcre2-dev, libutf8proc-dev, libyaml-cpp-dev, pkg-config")
 include(CPack)

@@ -55,6 +55,9 @@ class CompressedTensors final : public Layout {
   std::uint64_t read_alignment(const StoredLinear& linear) const override {
     return ct::slice_alignment(ct::format_of(linear), linear.args);
   }
+  std::optional<QuantArgs> kv_cache_scheme(const ModelConfig& model) const override {
+    return ct::kv_cache_scheme(model);
+  }
 };
 
 }  // namespace

@@ -36,6 +36,14 @@ class StoredBytesSink {
   virtual void write(std::size_t tensor, std::uint64_t offset, std::span<const std::byte> data) = 0;
 };
 
+/// How a quantized linear quantizes its inputs when it runs.
+struct StoredInput {
+  QuantArgs args;
+  float scale = 0;         ///< static, per tensor, as stored (unchecked); 0: dynamic, or missing
+  float zero_point = 0;    ///< static and asymmetric
+  float global_scale = 0;  ///< NVFP4: what its scales were multiplied by, as stored (unchecked); 0: missing
+};
+
 /// A quantized linear found in a checkpoint.
 struct StoredLinear {
   LinearShape shape;
@@ -43,6 +51,7 @@ struct StoredLinear {
   DType scale_dtype = DType::F32;
   std::string format;                ///< the layout's own name of the packing, e.g. "pack-quantized"
   std::vector<std::string> tensors;  ///< names of all tensors that belong to it
+  std::optional<StoredInput> input;  ///< nothing: inputs stay float
 };
 
 class Layout {
@@ -78,6 +87,12 @@ class Layout {
   virtual void read_rows(const Checkpoint& checkpoint, const StoredLinear& linear, std::uint64_t first_row,
                          std::uint64_t count, QuantizedTensor& out) const = 0;
   virtual std::uint64_t read_alignment(const StoredLinear& linear) const = 0;
+  /// How such a checkpoint quantizes keys and values, or nothing. Static scales are the tensors "<attention>.k_scale"
+  /// and "<attention>.v_scale". Throws Error{corrupt_file} naming the key that is wrong.
+  virtual std::optional<QuantArgs> kv_cache_scheme(const ModelConfig& model) const {
+    static_cast<void>(model);
+    return std::nullopt;
+  }
 };
 
 }  // namespace quant

@@ -36,7 +36,8 @@ enum class NormKind { rms, layer };
 enum class Activation { silu, gelu, gelu_tanh, quick_gelu, relu, relu2, tanh, sigmoid };
 
 /// out = normalized in, times weight, plus bias. group: width of the pieces that are normalized alone (QK norm per
-/// head); 0: the whole row. plus_one: weight is stored as w - 1 (Gemma).
+/// head); 0: the whole row. plus_one: weight is stored as w - 1 (Gemma). group_weights: a weight tensor [group] for
+/// each group (StableLM's heads), instead of `weight`.
 struct NormOp {
   ValueId in = -1, out = -1;
   std::string module;
@@ -45,6 +46,7 @@ struct NormOp {
   float epsilon = 1e-6F;
   bool plus_one = false;
   std::uint64_t group = 0;
+  std::vector<std::string> group_weights;
 };
 /// out = in W^T + bias. One weight; or one per expert, each for its rows of a value made by GatherOp with `routing`.
 struct LinearOp {
@@ -69,6 +71,7 @@ struct RotaryOp {
   double dynamic_base = 0;  ///< > 0: dynamic NTK with this base, dynamic_factor, beyond dynamic_length tokens
   double dynamic_factor = 1;
   std::uint64_t dynamic_length = 0;
+  std::vector<float> long_inverse_frequency;  ///< longrope: instead of inverse_frequency beyond dynamic_length tokens
 };
 /// Softmax attention per head. window > 0: a token sees itself and the window - 1 tokens before it.
 struct AttentionOp {
@@ -152,7 +155,9 @@ struct Stage {
   std::vector<ValueId> live;         ///< values made before `begin` that this or a later stage reads
 };
 /// Divides a program. Cuts lie where the live values are narrowest between the last heavy operation (linear, attention)
-/// of a stage and the first linear of the next, so that cheap operations are repeated rather than stored.
+/// of a stage and the first linear of the next, so that cheap operations are repeated rather than stored; among
+/// equals the last. All that a stage's linears read is made before the first of them. A program without linears has no
+/// stages.
 std::vector<Stage> stages_of(const Program& program);
 
 /// How many of a model's parts a family table describes.
