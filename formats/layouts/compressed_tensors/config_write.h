@@ -11,4 +11,7 @@ namespace quant::compressed_tensors {
 std::string config_json(const ModelConfig& model, const std::vector<SchemeGroup>& groups,
                         const std::vector<std::string>& ignore);
 
+/// The same text with kv_cache_scheme set.
+std::string with_kv_cache(const std::string& config_json, const QuantArgs& args);
+
 }  // namespace quant::compressed_tensors
