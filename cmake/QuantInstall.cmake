@@ -9,6 +9,7 @@ configure_package_config_file(${PROJECT_SOURCE_DIR}/cmake/quantConfig.cmake.in $
   INSTALL_DESTINATION ${quant_cmake_dir})
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/quantConfigVersion.cmake COMPATIBILITY SameMinorVersion)
 install(FILES ${PROJECT_BINARY_DIR}/quantConfig.cmake ${PROJECT_BINARY_DIR}/quantConfigVersion.cmake
+              ${PROJECT_SOURCE_DIR}/cmake/FindOneDNN.cmake
         DESTINATION ${quant_cmake_dir})
 
 foreach(library libquant algorithms formats)
@@ -39,5 +40,5 @@ set(CPACK_DEBIAN_FILE_NAME DEB-DEFAULT)
 set(CPACK_DEBIAN_PACKAGE_SECTION science)
 set(CPACK_DEBIAN_PACKAGE_SHLIBDEPS ON)
 # Only programs that link the static libraries need these.
-set(CPACK_DEBIAN_PACKAGE_SUGGESTS "libfmt-dev, libhdf5-dev, libpcre2-dev, libyaml-cpp-dev, pkg-config")
+set(CPACK_DEBIAN_PACKAGE_SUGGESTS "libdnnl-dev, libfmt-dev, libhdf5-dev, libpcre2-dev, libyaml-cpp-dev, pkg-config")
 include(CPack)

@@ -18,7 +18,7 @@ endfunction()
 execute_process(COMMAND ${DPKG_DEB} --field ${package} OUTPUT_VARIABLE fields COMMAND_ERROR_IS_FATAL ANY)
 require("${fields}" "Package: quant\n")
 require("${fields}" "Version: ${VERSION}\n")
-foreach(library libc6 libgomp1 libhdf5 libpcre2-8 libyaml-cpp)
+foreach(library libc6 libgomp1 libdnnl2 libhdf5 libpcre2-8 libyaml-cpp)
   require("${fields}" "Depends: [^\n]*${library}")
 endforeach()
 

@@ -27,6 +27,8 @@ class ModelWeights {
   std::vector<float> read(const std::string& tensor, int threads) const;
   /// A linear's weight as [rows, cols], whatever way it is stored.
   std::vector<float> read(const LinearWeight& weight, int threads) const;
+  /// Rows [first, first + count) of a tensor seen as a matrix; out.size() == count * columns.
+  void read_rows(const std::string& tensor, std::uint64_t first, std::uint64_t count, std::span<float> out) const;
   void set(const std::string& tensor, std::vector<float> values);  ///< replaces a tensor (in its stored order)
   void set(const LinearWeight& weight,
            std::vector<float> values);   ///< replaces a linear's weight, given as [rows, cols]
@@ -97,11 +99,14 @@ class ProgramRunner {
   const Program& program() const;
 
   /// Operations [first, last) on a batch. Values that they read and that are not made by them must be in `values`.
-  /// Keeps the values in `keep`, and those that operations from `last` on read; frees others. Same bits for any thread
-  /// count and any division into batches of whole sequences (products of one token excepted).
+  /// Keeps the values in `keep`, the program's output, and those that operations from `last` on read; frees others.
+  /// Same bits for any thread count and any division into batches of whole sequences (products of one token excepted).
+  /// With a cache the batch is one sequence that continues what the cache holds; its first_position, if given, must say
+  /// so. Throws Error{usage} for ids or positions outside an embedding table.
   void run(std::size_t first, std::size_t last, const Batch& batch, Values& values, std::span<const ValueId> keep = {},
            KvCache* cache = nullptr);
-  /// Rows of an expert's input within a value made by GatherOp: [begin, end) per expert, from the routing value.
+  /// Rows of each expert's input within a value made by GatherOp, from the routing value: offsets [experts + 1], expert
+  /// e has rows offsets[e] .. offsets[e + 1].
   static std::vector<std::uint64_t> expert_rows(const Program& program, const LinearOp& op, const Values& values,
                                                 std::uint64_t tokens, bool all_experts);
 

@@ -1,0 +1,240 @@
+// X^T X over calls. Rows are taken in chunks of one fixed size, whatever the calls bring, so that neither the division
+// into calls nor the number of threads shows in the sums.
+#include <algorithm>
+#include <cstring>
+#include <map>
+#include <utility>
+#include <vector>
+
+#include "linalg/check.h"
+#include "linalg/onednn.h"
+#include "linalg/operand.h"
+#include "linalg/parallel.h"
+#include "quant/error.h"
+#include "quant/linalg.h"
+
+namespace quant {
+namespace {
+
+using linalg::for_tasks;
+using linalg::Matmul;
+using linalg::Operand;
+using linalg::pieces;
+
+constexpr std::uint64_t kChunk = 512;  // rows of X
+constexpr std::uint64_t kTile = 256;   // rows and columns of the result
+constexpr std::uint64_t kConvert = 32;
+
+struct Tile {
+  std::uint64_t i = 0, j = 0, rows = 0, cols = 0;
+};
+
+std::vector<Tile> make_tiles(std::uint64_t n, bool upper_only) {
+  std::vector<Tile> tiles;
+  for (std::uint64_t i = 0; i < n; i += kTile) {
+    for (std::uint64_t j = upper_only ? i : 0; j < n; j += kTile) {
+      tiles.push_back({i, j, std::min(kTile, n - i), std::min(kTile, n - j)});
+    }
+  }
+  return tiles;
+}
+
+// Rows as operands. The stride is no power of 2, so that a column does not fall into a few cache sets.
+struct Operands {
+  Operand kind = Operand::f32;
+  std::uint64_t stride = 0;
+  std::vector<std::byte> bytes;
+
+  Operands(Operand operand, std::uint64_t cols) : kind(operand), stride(pieces(cols, 64) * 64 + 32) {}
+  const std::byte* at(std::uint64_t row, std::uint64_t col) const {
+    return bytes.data() + (row * stride + col) * linalg::operand_bytes(kind);
+  }
+  std::byte* row(std::uint64_t index) { return bytes.data() + index * stride * linalg::operand_bytes(kind); }
+  void reserve_chunk() { bytes.resize(kChunk * stride * linalg::operand_bytes(kind)); }
+};
+
+// sum += left^T right for tiles of `sum`; BF16 needs one primitive for each shape of tile.
+class TileProducts {
+ public:
+  TileProducts(const std::vector<Tile>& tiles, std::uint64_t n, const Operands& left, const Operands& right,
+               std::uint64_t count)
+      : n_(n), left_(left), right_(right), count_(count) {
+    if (left.kind != Operand::bf16) return;
+    const linalg::OneThread one;
+    linalg::with_onednn([&] {
+      for (const Tile& tile : tiles) add_shape(tile);
+    });
+  }
+
+  void run(const Tile& tile, float* sum) const {
+    float* out = sum + tile.i * n_ + tile.j;
+    const std::byte* a = left_.at(0, tile.i);
+    const std::byte* b = right_.at(0, tile.j);
+    if (left_.kind != Operand::bf16) {
+      const linalg::Sgemm product{.transpose_a = true, .beta = 1.0F};
+      product(tile.rows, tile.cols, count_, reinterpret_cast<const float*>(a), left_.stride,
+              reinterpret_cast<const float*>(b), right_.stride, out, n_);
+      return;
+    }
+    thread_local std::vector<std::byte> scratch;
+    linalg::with_onednn([&] { shapes_.at({tile.rows, tile.cols}).run(a, b, out, scratch); });
+  }
+
+ private:
+  void add_shape(const Tile& tile) {
+    const std::pair<std::uint64_t, std::uint64_t> shape{tile.rows, tile.cols};
+    if (shapes_.contains(shape)) return;
+    using linalg::Type;
+    shapes_.emplace(shape, Matmul(linalg::matrix(tile.rows, count_, Type::bf16, 1, left_.stride),
+                                  linalg::matrix(count_, tile.cols, Type::bf16, right_.stride, 1),
+                                  linalg::matrix(tile.rows, tile.cols, Type::f32, n_, 1), true));
+  }
+
+  std::uint64_t n_;
+  const Operands& left_;
+  const Operands& right_;
+  std::uint64_t count_;
+  std::map<std::pair<std::uint64_t, std::uint64_t>, Matmul> shapes_;
+};
+
+// Divides the upper triangle by `rows` and copies it below the diagonal.
+void finish_tile(const Tile& tile, std::uint64_t n, double factor, float* gram) {
+  for (std::uint64_t i = tile.i; i < tile.i + tile.rows; ++i) {
+    for (std::uint64_t j = std::max(i, tile.j); j < tile.j + tile.cols; ++j) {
+      const auto value = static_cast<float>(static_cast<double>(gram[i * n + j]) * factor);
+      gram[i * n + j] = value;
+      gram[j * n + i] = value;
+    }
+  }
+}
+
+}  // namespace
+
+struct GramAccumulator::State {
+  std::uint64_t cols = 0;
+  bool cross = false;
+  std::uint64_t rows = 0;     // seen
+  std::uint64_t waiting = 0;  // of them in the buffers
+  bool gram_taken = false;
+  bool cross_taken = false;
+  std::vector<float> gram, other;
+  std::vector<float> x_buffer, a_buffer;  // less than a chunk of rows
+  Operands x_operands, difference;
+
+  State(std::uint64_t n, ProductType type, bool with_cross)
+      : cols(n), cross(with_cross), x_operands(linalg::operand_of(type), n), difference(linalg::operand_of(type), n) {}
+
+  void add_chunk(const float* x, const float* a, std::uint64_t count, int threads);
+  void keep(const float* x, const float* a, std::uint64_t count);
+  void flush(int threads);
+  double factor() const { return rows == 0 ? 0.0 : 1.0 / static_cast<double>(rows); }
+};
+
+void GramAccumulator::State::add_chunk(const float* x, const float* a, std::uint64_t count, int threads) {
+  x_operands.reserve_chunk();
+  if (cross) difference.reserve_chunk();
+  for_tasks(threads, pieces(count, kConvert), [&](std::size_t task) {
+    const std::uint64_t end = std::min(count, (task + 1) * kConvert);
+    for (std::uint64_t row = task * kConvert; row < end; ++row) {
+      linalg::to_operand(x + row * cols, cols, x_operands.kind, x_operands.row(row));
+      if (!cross) continue;
+      linalg::difference_to_operand(a + row * cols, x + row * cols, cols, difference.kind, difference.row(row));
+    }
+  });
+  const std::vector<Tile> tiles = make_tiles(cols, true);
+  const std::vector<Tile> cross_tiles = cross ? make_tiles(cols, false) : std::vector<Tile>{};
+  const TileProducts products(tiles, cols, x_operands, x_operands, count);
+  const TileProducts cross_products(cross_tiles, cols, difference, x_operands, count);
+  for_tasks(threads, tiles.size() + cross_tiles.size(), [&](std::size_t task) {
+    if (task < tiles.size()) {
+      products.run(tiles[task], gram.data());
+    } else {
+      cross_products.run(cross_tiles[task - tiles.size()], other.data());
+    }
+  });
+}
+
+void GramAccumulator::State::keep(const float* x, const float* a, std::uint64_t count) {
+  x_buffer.resize(kChunk * cols);
+  std::memcpy(x_buffer.data() + waiting * cols, x, count * cols * sizeof(float));
+  if (cross) {
+    a_buffer.resize(kChunk * cols);
+    std::memcpy(a_buffer.data() + waiting * cols, a, count * cols * sizeof(float));
+  }
+  waiting += count;
+}
+
+void GramAccumulator::State::flush(int threads) {
+  if (waiting == 0) return;
+  const std::uint64_t count = std::exchange(waiting, 0);
+  add_chunk(x_buffer.data(), a_buffer.data(), count, threads);
+}
+
+GramAccumulator::GramAccumulator(std::uint64_t cols, ProductType type, bool cross) {
+  if (cols == 0 || cols > (std::uint64_t{1} << 31)) {
+    throw Error(ErrorCode::usage, "GramAccumulator: the number of columns must be 1 .. 2^31.");
+  }
+  state_ = std::make_unique<State>(cols, type, cross);
+  state_->gram.resize(cols * cols);
+  if (cross) state_->other.resize(cols * cols);
+}
+
+GramAccumulator::~GramAccumulator() = default;
+GramAccumulator::GramAccumulator(GramAccumulator&&) noexcept = default;
+GramAccumulator& GramAccumulator::operator=(GramAccumulator&&) noexcept = default;
+
+std::uint64_t GramAccumulator::cols() const { return state_->cols; }
+std::uint64_t GramAccumulator::rows() const { return state_->rows; }
+
+void GramAccumulator::add(std::span<const float> x, std::span<const float> a, std::uint64_t count, int threads) {
+  State& state = *state_;
+  linalg::check_matrix("GramAccumulator::add", "x", x.size(), count, state.cols);
+  linalg::check_matrix("GramAccumulator::add", "a", a.size(), state.cross ? count : 0, state.cols);
+  if (state.gram_taken || state.cross_taken) {
+    throw Error(ErrorCode::usage, "GramAccumulator::add: the sums were moved out already.");
+  }
+  const float* x_row = x.data();
+  const float* a_row = a.data();
+  state.rows += count;
+  while (count > 0) {
+    const std::uint64_t step = std::min(count, kChunk - state.waiting);
+    if (step == kChunk) {
+      state.add_chunk(x_row, a_row, kChunk, threads);
+    } else {
+      state.keep(x_row, a_row, step);
+      if (state.waiting == kChunk) state.flush(threads);
+    }
+    x_row += step * state.cols;
+    if (state.cross) a_row += step * state.cols;
+    count -= step;
+  }
+}
+
+std::vector<float> GramAccumulator::take_gram(int threads) {
+  State& state = *state_;
+  if (std::exchange(state.gram_taken, true)) {
+    throw Error(ErrorCode::usage, "GramAccumulator::take_gram: the sums were moved out already.");
+  }
+  state.flush(threads);
+  const std::vector<Tile> tiles = make_tiles(state.cols, true);
+  for_tasks(threads, tiles.size(),
+            [&](std::size_t task) { finish_tile(tiles[task], state.cols, state.factor(), state.gram.data()); });
+  return std::move(state.gram);
+}
+
+std::vector<float> GramAccumulator::take_cross(int threads) {
+  State& state = *state_;
+  if (!state.cross || std::exchange(state.cross_taken, true)) {
+    throw Error(ErrorCode::usage, "GramAccumulator::take_cross: the sums were not asked for, or moved out already.");
+  }
+  state.flush(threads);
+  for_tasks(threads, pieces(state.cols, kTile), [&](std::size_t task) {
+    const std::uint64_t end = std::min(state.cols, (task + 1) * kTile);
+    for (std::uint64_t i = task * kTile * state.cols; i < end * state.cols; ++i) {
+      state.other[i] = static_cast<float>(static_cast<double>(state.other[i]) * state.factor());
+    }
+  });
+  return std::move(state.other);
+}
+
+}  // namespace quant
