@@ -46,6 +46,7 @@ void check(const GptqOptions& options) {
   require(options.dampening_frac >= 0 && options.dampening_frac <= 1e6, "dampening_frac", "from 0 to 1e6");
   require(options.dampening_increment >= 1e-6 && options.dampening_increment <= 1, "dampening_increment",
           "from 1e-6 to 1");
+  require(options.refine_rounds <= 1000, "refine_rounds", "from 0 to 1000");
   require(options.asymmetric >= 0 && options.asymmetric <= 1, "asymmetric", "from 0 to 1");
 }
 
@@ -117,6 +118,8 @@ GptqOptions options_of(const Parameters& parameters) {
   reader.read("static_groups", options.static_groups);
   reader.read("zero_dead_columns", options.zero_dead_columns);
   reader.read("fallback_threshold", options.fallback_threshold);
+  reader.read("refine_rounds", options.refine_rounds);
+  reader.read("refit_scales", options.refit_scales);
   reader.read("asymmetric", options.asymmetric);
   std::string order(to_string(options.order)), search(to_string(options.scale_search));
   reader.read("actorder", order);
@@ -142,6 +145,8 @@ std::vector<ParameterSpec> parameter_specs() {
        "fewer tokens than these: round to nearest"},
       {"scale_search", Type::text, std::string(to_string(defaults.scale_search)),
        "none: the scheme's observer; diagonal: least error weighted with H's diagonal"},
+      {"refine_rounds", Type::integer, whole(defaults.refine_rounds), "passes of coordinate descent over the codes"},
+      {"refit_scales", Type::boolean, defaults.refit_scales, "a refining round also gives each group its best scale"},
       {"asymmetric", Type::number, defaults.asymmetric, "share of earlier layers' error to compensate (GPTAQ's alpha)"},
       {"offload_hessians", Type::boolean, false, "accepted and ignored"},
   };

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "quant/error.h"
 #include "quant/linalg.h"
@@ -11,6 +12,7 @@
 #include "rtn/tensor_params.h"
 #include "scales.h"
 #include "sweep.h"
+#include "tile.h"
 
 namespace quant::gptq {
 namespace {
@@ -43,6 +45,7 @@ class TaskSolver {
     factor_ = ordered.factor.get();
     record_inputs();
     make_rules();
+    if (options_.refine_rounds > 0) refine_inputs_ = shared_.refine_inputs(ordered);
     each_slab([this](std::uint64_t first, std::uint64_t count) { solve_slab(first, count); });
     if (!order_->own_groups) return;
     out_.group_index.resize(task_.cols);
@@ -166,6 +169,11 @@ class TaskSolver {
     Sweep sweep(rules_, *order_, factor_->upper, options_.block_size);
     sweep.run({count, n, ordered.data(), out_.codes.data() + first * n}, grid_, group_entry(first, count, ordered),
               threads_);
+    if (options_.refine_rounds == 0) return;
+    if (order_->own_groups) permute(weights, count, ordered);
+    Refiner refiner(rules_, refine_inputs_, options_.block_size, threads_, out_);
+    refiner.run(order_->own_groups ? ordered : weights, first, count, static_cast<int>(options_.refine_rounds),
+                options_.refit_scales);
   }
 
   // Static groups: nothing.
@@ -199,6 +207,7 @@ class TaskSolver {
   rtn::Rules rules_;
   ScaleRule rule_, positioned_rule_;
   SlabGrid grid_;
+  RefineInputs refine_inputs_;
 };
 
 }  // namespace
@@ -240,6 +249,29 @@ SharedInputs::Ordered SharedInputs::ordered(const QuantArgs& args) {
   }
   result.factor = factor_;
   return result;
+}
+
+RefineInputs SharedInputs::refine_inputs(const Ordered& ordered) {
+  RefineInputs inputs;
+  inputs.damping = static_cast<float>(ordered.factor->damping * ordered.factor->mean);
+  if (!ordered.order.own_groups) {
+    inputs.gram = inputs_.gram;
+    inputs.columns.resize(inputs_.cols);
+    std::iota(inputs.columns.begin(), inputs.columns.end(), 0U);
+    return inputs;
+  }
+  const std::uint64_t n = inputs_.cols;
+  inputs.columns = ordered.order.columns;
+  if (permuted_columns_ != inputs.columns) {
+    permuted_columns_ = inputs.columns;
+    permuted_gram_.resize(n * n);
+    rtn::parallel_for(context_.threads, n, [&](std::size_t p) {
+      const float* row = inputs_.gram.data() + permuted_columns_[p] * n;
+      for (std::uint64_t k = 0; k < n; ++k) permuted_gram_[p * n + k] = row[permuted_columns_[k]];
+    });
+  }
+  inputs.gram = permuted_gram_;
+  return inputs;
 }
 
 void solve(LinearTask& task, SharedInputs& shared) { TaskSolver(task, shared).run(); }

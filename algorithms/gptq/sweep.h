@@ -29,13 +29,6 @@ struct Slab {
   std::int8_t* codes = nullptr;  ///< [rows, cols] in the order of columns
 };
 
-/// Rows that are worked on at once.
-inline constexpr std::uint64_t kTileRows = 64;
-
-/// The nearest code of each value and what it stands for: codes and dequantized values of one column of a tile.
-void round_column(const rtn::Rules& rules, const float* values, const float* scales, const float* zero_points,
-                  std::uint64_t count, std::int8_t* codes, float* rounded);
-
 class Sweep {
  public:
   /// `upper` [cols, cols]: see Factor.

@@ -1,6 +1,6 @@
 // Every family against Transformers' outputs (make_golden.py), and the structure of its programs.
-#include <map>
 #include <set>
+#include <utility>
 
 #include "check_program.h"
 #include "golden_model.h"
@@ -27,6 +27,75 @@ const Registry& formats() {
   return *registry;
 }
 
+// A change of one property of operations; false where an operation has no such property.
+struct Change {
+  const char* name;
+  bool (*apply)(Op& op);
+};
+
+template <typename T, typename Use>
+bool change_op(Op& op, const Use& use) {
+  T* one = std::get_if<T>(&op);
+  return one != nullptr && use(*one);
+}
+
+const Change kChanges[] = {
+    {"window",
+     [](Op& op) { return change_op<AttentionOp>(op, [](auto& o) { return std::exchange(o.window, 0) > 0; }); }},
+    {"attention softcap",
+     [](Op& op) { return change_op<AttentionOp>(op, [](auto& o) { return std::exchange(o.softcap, 0.0F) > 0; }); }},
+    {"logit softcap",
+     [](Op& op) { return change_op<SoftcapOp>(op, [](auto& o) { return std::exchange(o.cap, 1e9F) > 0; }); }},
+    {"scale", [](Op& op) { return change_op<AttentionOp>(op, [](auto& o) { return (o.scale *= 1.1F) > 0; }); }},
+    {"causal",
+     [](Op& op) { return change_op<AttentionOp>(op, [](auto& o) { return (o.causal = !o.causal) || true; }); }},
+    {"frequencies",
+     [](Op& op) {
+       return change_op<RotaryOp>(op, [](auto& o) {
+         for (float& frequency : o.inverse_frequency) frequency *= 1.1F;
+         for (float& frequency : o.long_inverse_frequency) frequency *= 1.1F;
+         o.dynamic_base *= 1.1;
+         return true;
+       });
+     }},
+    {"magnitude",
+     [](Op& op) { return change_op<RotaryOp>(op, [](auto& o) { return std::exchange(o.magnitude, 1.0F) != 1.0F; }); }},
+    {"dynamic base",
+     [](Op& op) { return change_op<RotaryOp>(op, [](auto& o) { return std::exchange(o.dynamic_base, 0.0) > 0; }); }},
+    {"long frequencies",
+     [](Op& op) {
+       return change_op<RotaryOp>(op, [](auto& o) { return !std::exchange(o.long_inverse_frequency, {}).empty(); });
+     }},
+    {"epsilon", [](Op& op) { return change_op<NormOp>(op, [](auto& o) { return (o.epsilon += 0.01F) > 0; }); }},
+    {"offset of norms",
+     [](Op& op) { return change_op<NormOp>(op, [](auto& o) { return std::exchange(o.plus_one, false); }); }},
+    {"kind of norm",
+     [](Op& op) {
+       return change_op<NormOp>(op, [](auto& o) {
+         o.kind = o.kind == NormKind::rms ? NormKind::layer : NormKind::rms;
+         return true;
+       });
+     }},
+    {"normalized experts",
+     [](Op& op) { return change_op<RouteOp>(op, [](auto& o) { return (o.normalize = !o.normalize) || true; }); }},
+    {"factor of embeddings",
+     [](Op& op) { return change_op<EmbeddingOp>(op, [](auto& o) { return std::exchange(o.factor, 1.0F) != 1.0F; }); }},
+    {"offset of positions",
+     [](Op& op) { return change_op<EmbeddingOp>(op, [](auto& o) { return std::exchange(o.offset, 0) != 0; }); }},
+};
+
+// The number of operations that change.
+int change_all(ModelProgram& model, const Change& change) {
+  int changed = 0;
+  const auto change_program = [&](Program& program) {
+    for (Op& op : program.ops) changed += change.apply(op) ? 1 : 0;
+  };
+  change_program(model.embeddings);
+  change_program(model.head);
+  for (Program& block : model.blocks) change_program(block);
+  return changed;
+}
+
 }  // namespace
 
 TEST_CASE("every family has a golden model") {
@@ -50,5 +119,23 @@ TEST_CASE("programs mean what Transformers computes") {
       INFO("sequence " << i);
       CHECK(error < kFloatRounding);
     }
+  }
+}
+
+TEST_CASE("the golden outputs depend on every property of the programs") {
+  for (const Change& change : kChanges) {
+    INFO(change.name);
+    int models = 0;
+    for (const std::string& name : golden_names()) {
+      INFO(name);
+      const auto golden = golden_model(name);
+      const LogicalTensors tensors(golden->checkpoint, formats());
+      ModelProgram model = build_model_program(tensors);
+      if (change_all(model, change) == 0) continue;
+      ++models;
+      CHECK(relative_error(ReferenceForward(tensors).run(model, golden->ids[0]), golden->outputs[0]) >
+            20 * kFloatRounding);
+    }
+    CHECK(models > 0);
   }
 }

@@ -37,7 +37,10 @@ struct GptqOptions {
   bool zero_dead_columns = false;           ///< true: weights of inputs that were always 0 become 0
   std::uint64_t fallback_threshold = 32;    ///< fewer tokens than these: round to nearest
   ScaleSearch scale_search = ScaleSearch::none;
-  double asymmetric = 0;  ///< 0..1: how much of the error of earlier layers is compensated (GPTAQ's alpha); 0: none
+  std::uint64_t refine_rounds =
+      0;                     ///< passes over codes (and scales) after the last column: coordinate descent; <= 1000
+  bool refit_scales = true;  ///< a round gives each group the scale that suits its codes best
+  double asymmetric = 0;     ///< 0..1: how much of the error of earlier layers is compensated (GPTAQ's alpha); 0: none
 };
 
 /// The result of coding one matrix.
