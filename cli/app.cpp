@@ -56,7 +56,9 @@ void add_commands(CLI::App& program, Session& session) {
   add_compare(program, session);
   add_verify(program, session);
   add_dequantize(program, session);
+  add_eval(program, session);
   add_recipes(program, session);
+  add_bench(program, session);
 }
 
 int run(int argc, char** argv) {

@@ -54,6 +54,22 @@ std::vector<const LayerReport*> worst_layers(const RunReport& report, std::size_
   return layers;
 }
 
+// What is left to do depends on operations rather than on the bytes of weights.
+ProgressState calibration_progress(const RunProgress& progress) {
+  const auto units = [](double operations) { return static_cast<std::uint64_t>(operations); };
+  ProgressState state;
+  state.bytes = false;
+  state.done = units(progress.operations_done);
+  state.total = units(progress.operations_total);
+  state.resumed = units(progress.operations_resumed);
+  state.seconds = progress.seconds;
+  state.current = progress.block > 0
+                      ? fmt::format("block {} of {}: {}", progress.block, progress.blocks, progress.current)
+                      : progress.current;
+  state.unit = "operations";
+  return state;
+}
+
 RunReport execute(const RunCommand& options, const Session& session, const Plan& plan) {
   ProgressLine line("quantizing", options.quiet);
   RunOptions run;
@@ -63,6 +79,10 @@ RunReport execute(const RunCommand& options, const Session& session, const Plan&
   run.stop = watch_interrupts();
   if (line.enabled()) {
     run.progress = [&](const RunProgress& progress) {
+      if (progress.operations_total > 0) {
+        line.update(calibration_progress(progress));
+        return;
+      }
       line.update({progress.bytes_done, progress.bytes_total, progress.bytes_resumed, progress.seconds,
                    progress.current, true});
     };

@@ -10,6 +10,12 @@
 
 namespace quant::cli {
 
+namespace {
+
+void add_calibration_options(CLI::App& command, PlanRequest& request);
+
+}  // namespace
+
 void add_plan_options(CLI::App& command, PlanRequest& request) {
   command.add_option("RECIPE", request.recipe, "Recipe file, or the name of a ready recipe ('quant recipes')")
       ->required();
@@ -26,7 +32,64 @@ void add_plan_options(CLI::App& command, PlanRequest& request) {
       ->type_name("SIZE");
   add_threads_option(command, request.threads);
   command.add_flag("--strict", request.strict, "Treat warnings, such as a target that matches nothing, as errors");
+  add_calibration_options(command, request);
 }
+
+namespace {
+
+void add_calibration_options(CLI::App& command, PlanRequest& request) {
+  const char* group = "Calibration";
+  command
+      .add_option("--calibration", request.calibration,
+                  "Text that the model is run on: .txt, .jsonl, or token ids in .npy or .h5")
+      ->type_name("FILE")
+      ->group(group);
+  command.add_option("--samples", request.samples, "Sequences to take; 0: all")
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
+  command.add_option("--seq-len", request.seq_len, "Tokens per sequence")
+      ->type_name("N")
+      ->capture_default_str()
+      ->check(CLI::PositiveNumber)
+      ->group(group);
+  command.add_flag("--shuffle", request.shuffle, "Take sequences at random instead of the first ones")->group(group);
+  command.add_option("--seed", request.seed, "Seed of --shuffle")->type_name("N")->capture_default_str()->group(group);
+  command.add_flag("--no-pack", request.no_pack, "One sequence per document instead of joining and cutting them")
+      ->group(group);
+  command.add_flag("--no-special", request.no_special, "Do not begin documents with the tokenizer's special tokens")
+      ->group(group);
+  command.add_flag("--all-experts", request.all_experts, "Let every expert see every token")->group(group);
+  command.add_option("--product", request.product, "Operands of matrix products; by default the fastest here")
+      ->check(CLI::IsMember({"f32", "bf16"}))
+      ->group(group);
+  command
+      .add_option("--activation-memory", request.activation_memory,
+                  "Activations held in memory, as in 2G; the rest goes to disk")
+      ->type_name("SIZE")
+      ->group(group);
+}
+
+CalibrationRequest calibration_request(const PlanRequest& request) {
+  CalibrationRequest calibration;
+  calibration.file = request.calibration;
+  calibration.data.samples = request.samples;
+  calibration.data.seq_len = request.seq_len;
+  calibration.data.pack = !request.no_pack;
+  calibration.data.special = !request.no_special;
+  calibration.data.shuffle = request.shuffle;
+  calibration.data.seed = request.seed;
+  calibration.all_experts = request.all_experts;
+  if (!request.product.empty()) {
+    calibration.product = request.product == "bf16" ? ProductType::bf16 : ProductType::f32;
+  }
+  if (!request.activation_memory.empty()) {
+    calibration.activation_bytes = parse_size(request.activation_memory, "--activation-memory");
+  }
+  return calibration;
+}
+
+}  // namespace
 
 RecipeVariables parse_variables(const std::vector<std::string>& assignments) {
   RecipeVariables variables;
@@ -53,6 +116,7 @@ PreparedPlan prepare_plan(const PlanRequest& request, const Registry& registry, 
   options.shard_bytes = parse_size(request.shard_size, "--shard-size");
   options.memory_bytes = request.memory.empty() ? 0 : parse_size(request.memory, "--memory");
   options.threads = request.threads;
+  options.calibration = calibration_request(request);
   const RecipeVariables variables = parse_variables(request.set);
 
   PreparedPlan prepared;

@@ -20,6 +20,16 @@ struct PlanRequest {
   std::string shard_size = "5G";
   std::string memory;
   int threads = 0;
+  std::string calibration;
+  std::uint64_t samples = 0;
+  std::uint64_t seq_len = 512;
+  std::uint64_t seed = 0;
+  bool shuffle = false;
+  bool no_pack = false;
+  bool no_special = false;
+  bool all_experts = false;
+  std::string product;
+  std::string activation_memory;
   bool strict = false;
 };
 

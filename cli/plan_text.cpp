@@ -101,6 +101,38 @@ std::string reasons_text(const Plan& plan) {
   return table.text();
 }
 
+Json calibration_json(const CalibrationPlan& plan) {
+  return {{"family", plan.family},
+          {"blocks", plan.blocks},
+          {"source", plan.source},
+          {"hash", plan.hash},
+          {"sequences", plan.sequences},
+          {"tokens", plan.tokens},
+          {"longest", plan.longest},
+          {"product", plan.product == ProductType::bf16 ? "bf16" : "f32"},
+          {"second_stream", plan.second_stream},
+          {"chunk_tokens", plan.chunk_tokens},
+          {"activation_bytes", plan.activation_bytes},
+          {"disk_bytes", plan.disk_bytes},
+          {"product_operations", plan.product_operations},
+          {"gram_operations", plan.gram_operations},
+          {"solve_operations", plan.solve_operations}};
+}
+
+std::string calibration_text(const CalibrationPlan& plan) {
+  const auto tera = [](double operations) { return fmt::format("{:.3g} TFLOP", operations / 1e12); };
+  return "\n" +
+         field_list({{"calibration", fmt::format("{}: {} in {} of at most {}", printable(plan.source),
+                                                 counted(plan.tokens, "token"), counted(plan.sequences, "sequence"),
+                                                 plan.longest)},
+                     {"work", fmt::format("{} of products in {}, {} of statistics, {} of solving",
+                                          tera(plan.product_operations),
+                                          plan.product == ProductType::bf16 ? "bf16" : "f32",
+                                          tera(plan.gram_operations), tera(plan.solve_operations))},
+                     {"activations", fmt::format("{} in memory, temporary files of at most {}",
+                                                 human_bytes(plan.activation_bytes), human_bytes(plan.disk_bytes))}});
+}
+
 std::string totals_text(const Plan& plan) {
   const std::string ratio =
       plan.bytes_after == 0
@@ -158,6 +190,7 @@ Json plan_json(const Plan& plan) {
                {"peak_memory", plan.peak_memory},
                {"seconds_estimate", plan.seconds_estimate},
                {"groups", groups_json(plan)}};
+  if (plan.calibration) json["calibration"] = calibration_json(*plan.calibration);
   json["linears"] = Json::array();
   for (const PlannedLinear& linear : plan.linears) json["linears"].push_back(linear_json(plan, linear));
   json["skipped"] = Json::array();
@@ -175,6 +208,7 @@ std::string plan_text(const Plan& plan, bool all) {
   if (!plan.linears.empty()) text += "\n" + linears_text(plan);
   if (!plan.copies.empty()) text += "\n" + (all ? copies_text(plan) : reasons_text(plan));
   if (is_sized(plan)) text += "\n" + totals_text(plan);
+  if (is_sized(plan) && plan.calibration) text += calibration_text(*plan.calibration);
   return text;
 }
 

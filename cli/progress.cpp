@@ -39,8 +39,8 @@ std::string progress_text(const std::string& verb, const ProgressState& state, s
   if (fresh > 0 && state.seconds > 0.2) {
     const double rate = static_cast<double>(fresh) / state.seconds;
     const double left = static_cast<double>(state.total - std::min(state.total, state.done)) / rate;
-    text += fmt::format("  {}{}/s  {} left", amount(static_cast<std::uint64_t>(rate)), state.bytes ? "" : " weights",
-                        human_seconds(left));
+    text += fmt::format("  {}{}/s  {} left", amount(static_cast<std::uint64_t>(rate)),
+                        state.bytes ? "" : " " + state.unit, human_seconds(left));
   }
   if (!state.current.empty()) text += "  " + printable(state.current);
   return cut(text, width);
@@ -73,7 +73,7 @@ ScanOptions scan_options(ProgressLine& line, int threads) {
   if (!line.enabled()) return options;
   options.progress = [&line, start = std::chrono::steady_clock::now()](std::uint64_t done, std::uint64_t total) {
     const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-    line.update({done, total, 0, elapsed.count(), {}, false});
+    line.update({done, total, 0, elapsed.count(), {}, false, "weights"});
   };
   return options;
 }

@@ -24,7 +24,9 @@ void add_report(CLI::App& program, Session& session);
 void add_compare(CLI::App& program, Session& session);
 void add_verify(CLI::App& program, Session& session);
 void add_dequantize(CLI::App& program, Session& session);
+void add_eval(CLI::App& program, Session& session);
 void add_recipes(CLI::App& program, Session& session);
+void add_bench(CLI::App& program, Session& session);
 
 /// A subcommand that runs `action` with its own Options; `example` ends its help.
 template <class Options>

@@ -124,6 +124,7 @@ Factor factorize(std::span<const float> gram, std::span<const std::uint32_t> col
   const std::uint64_t n = columns.size();
   const PermutedGram permuted(gram, columns);
   factor.unit = permuted.unit();
+  factor.mean = permuted.mean() * permuted.unit();
   if (!(permuted.mean() > 0)) {
     factor.failure = "all inputs are 0";
     return factor;

@@ -14,6 +14,7 @@ namespace quant::gptq {
 struct Factor {
   std::vector<float> upper;  ///< U [n, n], H^-1 = U^T U, for H / `unit`; empty: H has no factor, see `failure`
   float unit = 1;            ///< a power of two near the mean diagonal of H
+  double mean = 0;           ///< mean diagonal of H over the columns that are used
   double damping = 0;        ///< fraction of the mean diagonal that was added
   std::string failure;       ///< why there is none
   std::vector<std::string> notes;

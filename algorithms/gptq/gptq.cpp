@@ -18,8 +18,8 @@ constexpr std::array<std::pair<ColumnOrder, std::string_view>, 4> kOrders{{{Colu
                                                                            {ColumnOrder::weight, "static"},
                                                                            {ColumnOrder::group, "group"},
                                                                            {ColumnOrder::group_aware, "group_aware"}}};
-constexpr std::array<std::pair<ScaleSearch, std::string_view>, 2> kSearches{
-    {{ScaleSearch::none, "none"}, {ScaleSearch::diagonal, "diagonal"}}};
+constexpr std::array<std::pair<ScaleSearch, std::string_view>, 3> kSearches{
+    {{ScaleSearch::none, "none"}, {ScaleSearch::diagonal, "diagonal"}, {ScaleSearch::solve, "solve"}}};
 
 template <class Names, class Value>
 std::string_view name_in(const Names& names, Value value) {
@@ -46,6 +46,7 @@ void check(const GptqOptions& options) {
   require(options.dampening_frac >= 0 && options.dampening_frac <= 1e6, "dampening_frac", "from 0 to 1e6");
   require(options.dampening_increment >= 1e-6 && options.dampening_increment <= 1, "dampening_increment",
           "from 1e-6 to 1");
+  require(options.refine_rounds <= 1000, "refine_rounds", "from 0 to 1000");
   require(options.asymmetric >= 0 && options.asymmetric <= 1, "asymmetric", "from 0 to 1");
 }
 
@@ -117,6 +118,8 @@ GptqOptions options_of(const Parameters& parameters) {
   reader.read("static_groups", options.static_groups);
   reader.read("zero_dead_columns", options.zero_dead_columns);
   reader.read("fallback_threshold", options.fallback_threshold);
+  reader.read("refine_rounds", options.refine_rounds);
+  reader.read("refit_scales", options.refit_scales);
   reader.read("asymmetric", options.asymmetric);
   std::string order(to_string(options.order)), search(to_string(options.scale_search));
   reader.read("actorder", order);
@@ -141,7 +144,9 @@ std::vector<ParameterSpec> parameter_specs() {
       {"fallback_threshold", Type::integer, whole(defaults.fallback_threshold),
        "fewer tokens than these: round to nearest"},
       {"scale_search", Type::text, std::string(to_string(defaults.scale_search)),
-       "none: the scheme's observer; diagonal: least error weighted with H's diagonal"},
+       "none: the scheme's observer; diagonal: least error weighted with H's diagonal; solve: tries several ranges"},
+      {"refine_rounds", Type::integer, whole(defaults.refine_rounds), "passes of coordinate descent over the codes"},
+      {"refit_scales", Type::boolean, defaults.refit_scales, "a refining round also gives each group its best scale"},
       {"asymmetric", Type::number, defaults.asymmetric, "share of earlier layers' error to compensate (GPTAQ's alpha)"},
       {"offload_hessians", Type::boolean, false, "accepted and ignored"},
   };

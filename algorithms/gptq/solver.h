@@ -12,6 +12,7 @@
 #include "order.h"
 #include "quant/calibrated.h"
 #include "quant/gptq.h"
+#include "refine.h"
 
 namespace quant::gptq {
 
@@ -37,6 +38,8 @@ class SharedInputs {
   };
   /// The order of a linear of these arguments, and H factored in it. One factor is kept at a time.
   Ordered ordered(const QuantArgs& args);
+  /// H for refining a linear whose columns were coded in that order.
+  RefineInputs refine_inputs(const Ordered& ordered);
 
  private:
   std::string reason_against() const;
@@ -49,6 +52,8 @@ class SharedInputs {
   std::string refusal_;
   std::vector<std::uint32_t> factored_columns_;
   std::shared_ptr<const Factor> factor_;
+  std::vector<std::uint32_t> permuted_columns_;
+  std::vector<float> permuted_gram_;  // in the order of permuted_columns_
 };
 
 /// Codes one linear into *task.out and fills task.record.

@@ -27,14 +27,8 @@ struct Slab {
   std::uint64_t cols = 0;
   float* values = nullptr;       ///< [rows, cols] in the order of coding; destroyed
   std::int8_t* codes = nullptr;  ///< [rows, cols] in the order of columns
+  double* losses = nullptr;      ///< [rows] or null: set to each row's d H d^T, H damped, for H / Factor::unit
 };
-
-/// Rows that are worked on at once.
-inline constexpr std::uint64_t kTileRows = 64;
-
-/// The nearest code of each value and what it stands for: codes and dequantized values of one column of a tile.
-void round_column(const rtn::Rules& rules, const float* values, const float* scales, const float* zero_points,
-                  std::uint64_t count, std::int8_t* codes, float* rounded);
 
 class Sweep {
  public:

@@ -6,6 +6,7 @@
 #include <limits>
 
 #include "quant/error.h"
+#include "quant/report.h"
 
 namespace quant {
 
@@ -52,6 +53,15 @@ WeightMetrics summarize(const ErrorSums& sums) {
   metrics.clipped_fraction = fraction(sums.clipped, sums.count);
   metrics.zero_fraction = fraction(sums.zeros, sums.count);
   return metrics;
+}
+
+WeightMetrics summarize(const OutputErrors& errors) {
+  ErrorSums sums;
+  sums.signal = errors.signal;
+  sums.noise = errors.noise;
+  sums.dot = errors.dot;
+  sums.recon = errors.recon;
+  return summarize(sums);
 }
 
 ErrorSums measure_values(std::span<const float> reference, std::span<const float> approximation) {

@@ -1,5 +1,6 @@
 #include "quant/observers.h"
 
+#include <algorithm>
 #include <cmath>
 #include <limits>
 
@@ -251,6 +252,52 @@ float static_activation_global_scale(const QuantArgs& args) {
   constexpr double kLargestScale = 448;
   constexpr double kLargestElement = 6;
   return positive_scale(kLargestScale * kLargestElement / needed_absmax(args), args);
+}
+
+namespace {
+
+void require_finite(double value, const char* what) {
+  if (std::isfinite(value)) return;
+  throw Error(ErrorCode::numerical, std::string("static activation scale: the ") + what + " is not a finite number",
+              "look for NaN and infinity in the calibrated model's activations");
+}
+
+float smallest_normal(DType type) { return type == DType::F16 ? 0x1p-14F : std::numeric_limits<float>::min(); }
+
+}  // namespace
+
+StaticScale static_activation_scale(const QuantArgs& args, float minimum, float maximum, DType stored) {
+  require_finite(minimum, "smallest value seen");
+  require_finite(maximum, "largest value seen");
+  minimum = std::min(minimum, 0.0F);
+  maximum = std::max(maximum, 0.0F);
+  const bool floating = args.type == NumberType::floating;
+  const float range = floating ? 2 * float_max(args) : static_cast<float>(code_max(args) - code_min(args));
+  StaticScale result;
+  result.scale = args.symmetric ? std::max(-minimum, maximum) / (range / 2) : (maximum - minimum) / range;
+  require_finite(result.scale, "scale");
+  if (result.scale == 0) result.scale = std::numeric_limits<float>::epsilon();
+  result.scale = std::max(round_to_dtype(stored, result.scale), smallest_normal(stored));
+  require_finite(result.scale, "scale as stored");
+  if (!args.symmetric) {
+    const auto lowest = static_cast<float>(code_min(args));
+    const float zero = std::clamp(lowest - minimum / result.scale, lowest, static_cast<float>(code_max(args)));
+    result.zero_point = static_cast<std::int8_t>(std::nearbyint(zero));
+  }
+  return result;
+}
+
+float static_activation_global_scale(float minimum, float maximum) {
+  require_finite(minimum, "smallest value seen");
+  require_finite(maximum, "largest value seen");
+  constexpr float kLargestScaleTimesElement = 448.0F * 6.0F;
+  const float absmax = std::max({-std::min(minimum, 0.0F), std::max(maximum, 0.0F), std::numeric_limits<float>::min()});
+  const float scale = 1.0F / absmax * kLargestScaleTimesElement;  // in PyTorch's order for number / tensor
+  return std::isfinite(scale) ? scale : 1.0F;
+}
+
+bool needs_calibrated_scale(const QuantArgs& activations) {
+  return activations.dynamic != Dynamic::yes && !constant_absmax(activations);
 }
 
 std::vector<std::string> check_observer(QuantArgs& args) {

@@ -6,6 +6,7 @@
 #include <cctype>
 #include <charconv>
 #include <cmath>
+#include <nlohmann/json.hpp>
 
 #include "quant/error.h"
 #include "quant/names.h"
@@ -89,6 +90,20 @@ std::optional<Pattern> read_pattern(Mistakes& mistakes, const Node& node, std::s
   return Pattern{*text, mistakes.at(node.where)};
 }
 
+nlohmann::ordered_json json_of(const Node& node) {
+  nlohmann::ordered_json json;
+  if (node.is(Node::Kind::list)) {
+    json = nlohmann::ordered_json::array();
+    for (const Node* item : node.items) json.push_back(json_of(*item));
+  } else if (node.is(Node::Kind::map)) {
+    json = nlohmann::ordered_json::object();
+    for (const auto& entry : node.entries) json[entry.key] = json_of(*entry.value);
+  } else if (const auto value = resolve(node)) {
+    std::visit([&](const auto& scalar) { json = scalar; }, *value);
+  }
+  return json;
+}
+
 }  // namespace
 
 std::string describe(const Node& node) {
@@ -166,6 +181,10 @@ std::optional<KwValue> read_value(Mistakes& mistakes, const Node& node, std::str
   auto value = resolve(node);
   if (!value) expected(mistakes, node, field, "a single value");
   return value;
+}
+
+std::string json_text(const Node& node) {
+  return json_of(node).dump(-1, ' ', false, nlohmann::ordered_json::error_handler_t::replace);
 }
 
 std::vector<Pattern> read_patterns(Mistakes& mistakes, const Node& node, std::string_view field) {

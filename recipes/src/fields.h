@@ -34,6 +34,8 @@ std::optional<std::string> read_choice(Mistakes& mistakes, const Node& node, std
                                        const std::vector<std::string>& choices);
 /// A scalar of whatever type it looks like.
 std::optional<KwValue> read_value(Mistakes& mistakes, const Node& node, std::string_view field);
+/// Any node as JSON text, scalars of whatever type they look like. Texts that are no UTF-8 are repaired.
+std::string json_text(const Node& node);
 /// A text or a list of texts; regexes are compiled, to find their mistakes.
 std::vector<Pattern> read_patterns(Mistakes& mistakes, const Node& node, std::string_view field);
 

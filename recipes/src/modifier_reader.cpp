@@ -65,6 +65,10 @@ std::optional<KwValue> read_parameter(Mistakes& mistakes, const Node& node, cons
       return read_number(mistakes, node, spec.name);
     case ParameterSpec::Type::text:
       return read_text(mistakes, node, spec.name);
+    case ParameterSpec::Type::scalar:
+      return read_value(mistakes, node, spec.name);
+    case ParameterSpec::Type::json:
+      return json_text(node);
   }
   return std::nullopt;
 }
@@ -85,14 +89,22 @@ void check_base_fields(Mistakes& mistakes, const Node& body) {
   }
 }
 
+/// The place of the parameter that a sentence such as "mappings[1].smooth_layer: ..." begins with, else that of the
+/// modifier.
+Place place_of(std::string_view sentence, const Node& body, Place modifier) {
+  const Node::Entry* entry = body.find(sentence.substr(0, sentence.find_first_of(":[. ")));
+  return entry == nullptr ? modifier : entry->value->where;
+}
+
 /// The algorithm's role; nothing, and a mistake, if it refuses its parameters.
 std::optional<Role> role_of(Mistakes& mistakes, const AlgorithmEntry& algorithm, const Parameters& parameters,
-                            Place where) {
+                            const Node& body, Place where) {
   if (!algorithm.create) return Role::quantize;
   try {
     return algorithm.create(parameters)->role();
   } catch (const Error& error) {
-    mistakes.add(where, fmt::format("{}: {}", algorithm.modifier, error.what()));
+    const std::string_view sentence = error.what();
+    mistakes.add(place_of(sentence, body, where), fmt::format("{}: {}", algorithm.modifier, sentence));
     return std::nullopt;
   }
 }
@@ -109,6 +121,23 @@ std::vector<std::string> known_fields(const AlgorithmEntry& algorithm, bool quan
   return known;
 }
 
+/// Whether a transform's mapping holds fields of the quantizer after it.
+bool has_quantization(const AlgorithmEntry& algorithm, const Node& body) {
+  if (algorithm.followed_by.empty()) return false;
+  return given(body, "bypass_divisibility_checks") != nullptr ||
+         std::any_of(scheme_fields().begin(), scheme_fields().end(),
+                     [&](const std::string& field) { return given(body, field) != nullptr; });
+}
+
+void read_quantization(Mistakes& mistakes, const Node& body, const Node::Entry& entry, RecipeModifier& modifier) {
+  const bool cache_alone = given(body, "kv_cache_scheme") != nullptr && !has_scheme(body);
+  if (!cache_alone) modifier.schemes = read_schemes(mistakes, body, entry.key, entry.where);
+  modifier.kv_cache = read_kv_cache(mistakes, body);
+  if (const Node* bypass = given(body, "bypass_divisibility_checks")) {
+    modifier.bypass_divisibility_checks = read_bool(mistakes, *bypass, "bypass_divisibility_checks").value_or(false);
+  }
+}
+
 }  // namespace
 
 bool is_modifier_class(const Registry& registry, std::string_view name) {
@@ -116,11 +145,11 @@ bool is_modifier_class(const Registry& registry, std::string_view name) {
          std::find(kForeignModifiers.begin(), kForeignModifiers.end(), name) != kForeignModifiers.end();
 }
 
-std::optional<RecipeModifier> read_modifier(Mistakes& mistakes, const Registry& registry, const Node::Entry& entry) {
+std::vector<RecipeModifier> read_modifier(Mistakes& mistakes, const Registry& registry, const Node::Entry& entry) {
   const AlgorithmEntry* algorithm = registry.modifier(entry.key);
   if (algorithm == nullptr) {
     refuse_class(mistakes, registry, entry);
-    return std::nullopt;
+    return {};
   }
   RecipeModifier modifier;
   modifier.type = entry.key;
@@ -131,21 +160,44 @@ std::optional<RecipeModifier> read_modifier(Mistakes& mistakes, const Registry& 
     return node;
   }();
   const bool empty = entry.value->is(Node::Kind::null);
-  if (!empty && !is_map(mistakes, *entry.value, entry.key)) return std::nullopt;
+  if (!empty && !is_map(mistakes, *entry.value, entry.key)) return {};
   const Node& body = empty ? kEmpty : *entry.value;
   modifier.parameters = read_parameters(mistakes, body, *algorithm);
-  const auto role = role_of(mistakes, *algorithm, modifier.parameters, entry.where);
-  if (!role) return modifier;
-  const bool quantizes = role == Role::quantize;
-  check_keys(mistakes, body, known_fields(*algorithm, quantizes), entry.key);
+  const auto role = role_of(mistakes, *algorithm, modifier.parameters, body, entry.where);
+  if (!role) return {modifier};
+  const bool quantizes = *role == Role::quantize;
+  check_keys(mistakes, body, known_fields(*algorithm, quantizes || !algorithm->followed_by.empty()), entry.key);
   check_base_fields(mistakes, body);
   if (const Node* ignore = given(body, "ignore")) modifier.ignore = read_patterns(mistakes, *ignore, "ignore");
-  if (!quantizes) return modifier;
-  modifier.schemes = read_schemes(mistakes, body, entry.key, entry.where);
-  if (const Node* bypass = given(body, "bypass_divisibility_checks")) {
-    modifier.bypass_divisibility_checks = read_bool(mistakes, *bypass, "bypass_divisibility_checks").value_or(false);
+  if (quantizes) {
+    read_quantization(mistakes, body, entry, modifier);
+    return {modifier};
   }
-  return modifier;
+  if (!has_quantization(*algorithm, body)) return {modifier};
+  RecipeModifier quantizer;
+  quantizer.type = algorithm->followed_by;
+  quantizer.where = modifier.where;
+  quantizer.ignore = modifier.ignore;
+  if (const AlgorithmEntry* second = registry.modifier(quantizer.type)) {
+    quantizer.parameters = read_parameters(mistakes, kEmpty, *second);
+  }
+  read_quantization(mistakes, body, entry, quantizer);
+  return {modifier, quantizer};
+}
+
+void check_followed(Mistakes& mistakes, const Registry& registry, const std::vector<RecipeModifier>& modifiers) {
+  for (std::size_t i = 0; i < modifiers.size(); ++i) {
+    const AlgorithmEntry* algorithm = registry.modifier(modifiers[i].type);
+    if (algorithm == nullptr || algorithm->followed_by.empty()) continue;
+    const bool followed =
+        std::any_of(modifiers.begin() + static_cast<std::ptrdiff_t>(i), modifiers.end(),
+                    [](const RecipeModifier& later) { return !later.schemes.empty() || later.kv_cache.has_value(); });
+    if (followed) continue;
+    mistakes.add({modifiers[i].where.line, modifiers[i].where.column},
+                 fmt::format("{} prepares weights for a quantizer, but none follows: add a {} after it, or give it a "
+                             "scheme",
+                             modifiers[i].type, algorithm->followed_by));
+  }
 }
 
 }  // namespace quant::recipe_yaml

@@ -51,6 +51,7 @@ class RecipeReader {
         refuse_top_level(entry);
       }
     }
+    if (mistakes_.count() == 0) check_followed(mistakes_, registry_, modifiers_);
     return std::move(modifiers_);
   }
 
@@ -92,11 +93,11 @@ class RecipeReader {
   void read_group(const Node::Entry& stage, const Node::Entry& group) {
     if (!has_content(group, "group", "modifiers")) return;
     for (const auto& entry : group.value->entries) {
-      auto modifier = read_modifier(mistakes_, registry_, entry);
-      if (!modifier) continue;
-      modifier->stage = stage.key;
-      modifier->group = group.key;
-      modifiers_.push_back(std::move(*modifier));
+      for (RecipeModifier& modifier : read_modifier(mistakes_, registry_, entry)) {
+        modifier.stage = stage.key;
+        modifier.group = group.key;
+        modifiers_.push_back(std::move(modifier));
+      }
     }
   }
 

@@ -57,7 +57,6 @@ class SchemesReader {
     } else if (groups != nullptr) {
       read_groups(*groups);
     }
-    read_kv_cache();
     read_observers();
     if (drafts_.empty() && mistakes_.count() == before) {
       mistakes_.add(where_, fmt::format("{} quantizes nothing: give 'scheme' or 'config_groups'", class_name_));
@@ -191,15 +190,6 @@ class SchemesReader {
     return read_choice(mistakes_, node, field, format_names());
   }
 
-  void read_kv_cache() {
-    const Node* node = given(body_, "kv_cache_scheme");
-    if (node == nullptr) return;
-    ArgsDraft draft = read_quant_args(mistakes_, *node, "kv_cache_scheme");
-    finish_quant_args(mistakes_, draft);
-    mistakes_.add(body_.find("kv_cache_scheme")->where,
-                  "kv_cache_scheme: not supported yet, remove it or set it to null");
-  }
-
   void read_observers() {
     for (std::size_t part = 0; part < kParts; ++part) {
       const Node* node = given(body_, kObserverFields[part]);
@@ -300,6 +290,33 @@ const std::vector<std::string>& scheme_fields() {
                                                  "kv_cache_scheme", "weight_observer", "input_observer",
                                                  "output_observer", "observer"};
   return names;
+}
+
+bool has_scheme(const Node& body) {
+  return given(body, "scheme") != nullptr || given(body, "config_groups") != nullptr;
+}
+
+std::optional<QuantArgs> read_kv_cache(Mistakes& mistakes, const Node& body) {
+  const Node* node = given(body, "kv_cache_scheme");
+  if (node == nullptr) return std::nullopt;
+  ArgsDraft draft = read_quant_args(mistakes, *node, "kv_cache_scheme");
+  const std::size_t before = mistakes.count();
+  const QuantArgs args = finish_quant_args(mistakes, draft);
+  if (!draft.sound || mistakes.count() != before) return args;
+  const auto refuse = [&](bool broken, std::string_view field, std::string_view why) {
+    if (!broken) return;
+    const Node::Entry* entry = node->find(field);
+    mistakes.add(entry == nullptr ? node->where : entry->value->where,
+                 fmt::format("kv_cache_scheme.{}: {}", field, why));
+  };
+  refuse(args.num_bits != 8, "num_bits", "serving programs have caches of 8 bits, no others");
+  refuse(args.strategy != Strategy::tensor, "strategy",
+         "one scale for all keys and one for all values of a layer are stored: tensor");
+  refuse(args.dynamic != Dynamic::no, "dynamic", "the scales are stored, so they are static: false");
+  refuse(!args.symmetric, "symmetric", "serving programs know no zero points of caches: true");
+  refuse(args.type == NumberType::floating && args.num_bits == 8 && element_dtype(args) != DType::F8_E4M3,
+         "observer_kwargs", "caches of 8-bit floats are E4M3");
+  return args;
 }
 
 std::vector<RecipeScheme> read_schemes(Mistakes& mistakes, const Node& body, const std::string& class_name,

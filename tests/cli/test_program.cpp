@@ -8,8 +8,8 @@ namespace {
 
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
-const std::vector<std::string> kCommands{"inspect", "plan",   "run",        "report",
-                                         "compare", "verify", "dequantize", "recipes"};
+const std::vector<std::string> kCommands{"inspect", "plan",       "run",     "report", "compare",
+                                         "verify",  "dequantize", "recipes", "bench"};
 
 }  // namespace
 

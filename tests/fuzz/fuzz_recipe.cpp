@@ -21,7 +21,9 @@ const quant::Registry& registry() {
     quant::AlgorithmEntry entry;
     entry.name = "rtn";
     entry.modifier = "QuantizationModifier";
-    entry.parameters = {{"strength", quant::ParameterSpec::Type::number, 0.5, "a number"}};
+    entry.parameters = {{"strength", quant::ParameterSpec::Type::number, 0.5, "a number"},
+                        {"any", quant::ParameterSpec::Type::scalar, true, "one value"},
+                        {"tree", quant::ParameterSpec::Type::json, std::string(), "any value"}};
     entry.create = [](const quant::Parameters&) { return std::make_unique<NoAlgorithm>(); };
     result.add(std::move(entry));
     return result;

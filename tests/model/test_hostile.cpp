@@ -238,6 +238,19 @@ TEST_CASE("biases follow config.json, or else the checkpoint") {
   CHECK(error_of(*golden).kind() == "MissingTensor");
 }
 
+TEST_CASE("norms may have the names of BERT's first checkpoints") {
+  const auto golden = golden_model("bert");
+  const std::string module = "encoder.layer.0.output.LayerNorm";
+  golden->checkpoint.remove(module + ".weight");
+  golden->checkpoint.remove(module + ".bias");
+  golden->checkpoint.set_values(module + ".gamma", DType::F32, {32}, std::vector<float>(32));
+  CHECK(says(error_of(*golden), {"LayerNorm.beta"}));
+  golden->checkpoint.set_values(module + ".beta", DType::F32, {32}, std::vector<float>(32));
+  const auto norm = std::get<NormOp>(build(*golden).blocks[0].ops.back());
+  CHECK(norm.weight == module + ".gamma");
+  CHECK(norm.bias == module + ".beta");
+}
+
 TEST_CASE("the head is its own tensor, the embedding, or missing") {
   const auto golden = golden_model("llama");
   const auto head = [&] { return std::get<LinearOp>(build(*golden).head.ops.back()).weights[0].tensor; };

@@ -98,10 +98,20 @@ TEST_CASE("fields of modifiers") {
   CHECK(mistake(with_fields("scheme: W4A16\nstart: [1]")) ==
         "r.yaml:5:14: start: expected a single value, found a list");
   const std::string kv = "scheme: W4A16\nkv_cache_scheme: ";
-  const std::string unsupported = "r.yaml:5:7: kv_cache_scheme: not supported yet, remove it or set it to null";
-  CHECK(mistake(with_fields(kv + "{num_bits: 8, type: float}")) == unsupported);
-  CHECK(mistakes(with_fields(kv + "{num_bits: 5, type: float}")) ==
-        Lines{unsupported, "r.yaml:5:35: kv_cache_scheme.num_bits: 5 is not 4 or 8 for type float"});
+  CHECK(mistake(with_fields(kv + "{num_bits: 5, type: float}")) ==
+        "r.yaml:5:35: kv_cache_scheme.num_bits: 5 is not 4 or 8 for type float");
+  CHECK(mistake(with_fields(kv + "{num_bits: 4, type: float, strategy: tensor}")) ==
+        "r.yaml:5:35: kv_cache_scheme.num_bits: serving programs have caches of 8 bits, no others");
+  CHECK(mistake(with_fields(kv + "{symmetric: false}")) ==
+        "r.yaml:5:36: kv_cache_scheme.symmetric: serving programs know no zero points of caches: true");
+  CHECK(mistakes(with_fields(kv + "{strategy: token, dynamic: true}")) ==
+        Lines{"r.yaml:5:35: kv_cache_scheme.strategy: one scale for all keys and one for all values of a layer are "
+              "stored: tensor",
+              "r.yaml:5:51: kv_cache_scheme.dynamic: the scales are stored, so they are static: false"});
+  CHECK(mistake(with_fields(kv + "{type: float, observer_kwargs: {float8_format: e5m2}}")) ==
+        "r.yaml:5:55: kv_cache_scheme.observer_kwargs: caches of 8-bit floats are E4M3");
+  CHECK(mistake(with_fields("kv_cache_scheme: 8")) ==
+        "r.yaml:4:24: kv_cache_scheme: expected a mapping, found the integer 8");
 }
 
 TEST_CASE("targets and ignore") {
@@ -235,7 +245,7 @@ TEST_CASE("mistakes in an algorithm's own parameters") {
   CHECK(of("{mode: true}") == "r.yaml:1:47: mode: expected a text, found the boolean true");
   CHECK(of("{strenght: 1}") == "r.yaml:1:41: unknown field 'strenght' in ShiftModifier, did you mean 'strength'?");
   CHECK(begins(of("{scheme: W4A16}"), "r.yaml:1:41: unknown field 'scheme' in ShiftModifier"));
-  CHECK(of("{strength: -1}") == "r.yaml:1:25: ShiftModifier: strength: must not be negative");
+  CHECK(of("{strength: -1}") == "r.yaml:1:51: ShiftModifier: strength: must not be negative");
 }
 
 TEST_CASE("all mistakes at once, in the order of the file") {

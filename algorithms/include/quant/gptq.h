@@ -22,8 +22,9 @@ std::string_view to_string(ColumnOrder order);
 
 /// How scales are chosen before the first column is coded.
 enum class ScaleSearch {
-  none,     ///< by the scheme's observer
-  diagonal  ///< by least squared error, each column weighted with its diagonal element of H
+  none,      ///< by the scheme's observer
+  diagonal,  ///< by least squared error, each column weighted with its diagonal element of H
+  solve      ///< per row the best of several ranges, each tried with a whole solve
 };
 std::string_view to_string(ScaleSearch search);
 
@@ -37,7 +38,10 @@ struct GptqOptions {
   bool zero_dead_columns = false;           ///< true: weights of inputs that were always 0 become 0
   std::uint64_t fallback_threshold = 32;    ///< fewer tokens than these: round to nearest
   ScaleSearch scale_search = ScaleSearch::none;
-  double asymmetric = 0;  ///< 0..1: how much of the error of earlier layers is compensated (GPTAQ's alpha); 0: none
+  std::uint64_t refine_rounds =
+      0;                     ///< passes over codes (and scales) after the last column: coordinate descent; <= 1000
+  bool refit_scales = true;  ///< a round gives each group the scale that suits its codes best
+  double asymmetric = 0;     ///< 0..1: how much of the error of earlier layers is compensated (GPTAQ's alpha); 0: none
 };
 
 /// The result of coding one matrix.

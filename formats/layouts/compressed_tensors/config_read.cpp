@@ -249,6 +249,11 @@ bool says_compressed_tensors(const ModelConfig& model) {
   }
 }
 
+std::optional<QuantArgs> kv_cache_scheme(const ModelConfig& model) {
+  const Json config = parse_config(model);
+  return read_args({config, "quantization_config"}, "kv_cache_scheme");
+}
+
 SchemeTable::SchemeTable(const ModelConfig& model) {
   const Json config = parse_config(model);
   const Value root{config, "quantization_config"};

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <unordered_map>
@@ -15,6 +16,9 @@ namespace quant::compressed_tensors {
 
 /// True if quant_method says compressed-tensors. Never throws.
 bool says_compressed_tensors(const ModelConfig& model);
+
+/// kv_cache_scheme of the config, or nothing. Throws Error{corrupt_file} naming the key that is wrong.
+std::optional<QuantArgs> kv_cache_scheme(const ModelConfig& model);
 
 /// The schemes of a config, found by module name. Throws Error{corrupt_file} naming the key that is wrong.
 class SchemeTable {

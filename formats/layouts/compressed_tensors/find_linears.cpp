@@ -45,6 +45,8 @@ class Inspector {
   void check_scales(StoredLinear& linear, Format format) const;
   void check_zero_points(const StoredLinear& linear, Format format) const;
   void check_rest(const StoredLinear& linear, Format format) const;
+  float read_number(std::string_view suffix) const;
+  StoredInput read_input(const QuantArgs& args) const;
 
   const Checkpoint& checkpoint_;
   const SchemeTable& schemes_;
@@ -202,6 +204,27 @@ void Inspector::check_rest(const StoredLinear& linear, Format format) const {
   if (format == Format::nvfp4) expect(need("weight_global_scale"), {DType::F32}, {1});
 }
 
+/// The value of a tensor of one element; 0 if there is none, which only those mind who run the model.
+float Inspector::read_number(std::string_view suffix) const {
+  const TensorInfo* info = find(suffix);
+  if (info == nullptr) return 0;
+  expect(*info, {DType::F32, DType::F16, DType::BF16, DType::I8, DType::F8_E4M3}, {1});
+  float value = 0;
+  read_f32(checkpoint_.view(*info), 0, std::span(&value, 1));
+  return value;
+}
+
+StoredInput Inspector::read_input(const QuantArgs& args) const {
+  StoredInput input{args, 0, 0, 0};
+  if (is_nvfp4(args)) {
+    input.global_scale = read_number("input_global_scale");
+  } else if (args.dynamic == Dynamic::no) {
+    input.scale = read_number("input_scale");
+    if (!args.symmetric) input.zero_point = read_number("input_zero_point");
+  }
+  return input;
+}
+
 StoredLinear Inspector::inspect() {
   const Scheme* scheme = schemes_.find(module_);
   if (scheme == nullptr)
@@ -214,6 +237,7 @@ StoredLinear Inspector::inspect() {
   check_scales(linear, format);
   check_zero_points(linear, format);
   check_rest(linear, format);
+  if (scheme->input_activations) linear.input = read_input(*scheme->input_activations);
   linear.format = format_name(format);
   linear.tensors.push_back(codes_.name);
   for (const auto suffix : kCompanions) {

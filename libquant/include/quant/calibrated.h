@@ -4,6 +4,7 @@
 #include <atomic>
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -45,7 +46,8 @@ struct LinearTask {
   std::uint64_t cols = 0;
   std::span<float> weight;  ///< [rows, cols] float32, finite; quantizers may overwrite it, transforms must not
   QuantArgs args;           ///< how it is (or will be) quantized
-  bool quantized = true;    ///< false: a reader that keeps its float weight (a router); args mean nothing
+  std::optional<QuantArgs> input_args;  ///< how its inputs are (or will be) quantized; empty: they stay float
+  bool quantized = true;                ///< false: a reader that keeps its float weight (a router); args mean nothing
   DType scale_dtype = DType::F32;
   TensorParams params;             ///< from Quantizer::prepare of the modifier's own range rule, or empty
   QuantizedTensor* out = nullptr;  ///< quantizers: the result

@@ -61,6 +61,33 @@ struct SearchGroup {
   double* errors;  // [candidates], added to: sum of importance |w - v|^norm / |unit|^norm
 };
 
+/// Elementwise functions of the forward pass.
+enum class MathFunction : uint8_t { silu, gelu, gelu_tanh, quick_gelu, relu, relu2, tanh, sigmoid };
+
+/// A row that is quantized and turned back: out = (code - zero_point) * scale, with `encode`'s codes.
+struct FakeQuantizeRow {
+  float* values;  // [cols], in place
+  Element element;
+  size_t cols;
+  size_t group;              // columns per scale, > 0; the last group may be short
+  const float* scales;       // [ceil(cols / group)], nonzero
+  const float* zero_points;  // [ceil(cols / group)], or null for 0; integers only
+  float code_min, code_max;  // integers only
+};
+
+/// Functions of the forward pass. `in` and `out` may be the same. NaN gives NaN. Errors are in units of the last place
+/// of float32, against the exact function; tests/forward measures them.
+struct MathKernels {
+  void (*apply)(MathFunction function, const float* in, float* out, size_t n);  // 5 units
+  void (*softcap)(float cap, const float* in, float* out, size_t n);            // cap * tanh(in / cap)
+  /// x[i] = exp(x[i] - max x), which is not normalized; returns the sum. 0 for n == 0; NaN if a value is NaN or +inf.
+  double (*softmax)(float* x, size_t n);
+  /// Sum of x and of (x - shift)^2: 16 float32 lanes, combined every 128 elements, then float64.
+  double (*sum)(const float* x, size_t n);
+  double (*sum_squares)(const float* x, float shift, size_t n);
+  void (*fake_quantize)(const FakeQuantizeRow& row);
+};
+
 /// Functions of one instruction set. All tables give the same bits.
 struct KernelTable {
   const char* isa;                                           // "scalar", "avx2", "avx512"
@@ -83,6 +110,7 @@ struct KernelTable {
   void (*search)(const SearchGroup& group);
   /// out[i] = the low 4 bits of codes[2i] ^ flip in its low half, those of codes[2i + 1] ^ flip in its high half.
   void (*pack_nibbles)(const int8_t* codes, size_t bytes, uint8_t flip, uint8_t* out);
+  MathKernels math;
 };
 
 }  // namespace quant

@@ -36,6 +36,14 @@ class StoredBytesSink {
   virtual void write(std::size_t tensor, std::uint64_t offset, std::span<const std::byte> data) = 0;
 };
 
+/// How a quantized linear quantizes its inputs when it runs.
+struct StoredInput {
+  QuantArgs args;
+  float scale = 0;         ///< static, per tensor, as stored (unchecked); 0: dynamic, or missing
+  float zero_point = 0;    ///< static and asymmetric
+  float global_scale = 0;  ///< NVFP4: what its scales were multiplied by, as stored (unchecked); 0: missing
+};
+
 /// A quantized linear found in a checkpoint.
 struct StoredLinear {
   LinearShape shape;
@@ -43,6 +51,20 @@ struct StoredLinear {
   DType scale_dtype = DType::F32;
   std::string format;                ///< the layout's own name of the packing, e.g. "pack-quantized"
   std::vector<std::string> tensors;  ///< names of all tensors that belong to it
+  std::optional<StoredInput> input;  ///< nothing: inputs stay float
+};
+
+/// Static scales of the cached keys and values of one attention module. They multiply codes.
+struct KvScales {
+  float key = 0;
+  float value = 0;
+};
+
+/// Such scales found in a checkpoint.
+struct StoredKv {
+  std::string attention;  ///< "model.layers.0.self_attn"
+  KvScales scales;
+  std::vector<std::string> tensors;  ///< names of the tensors that hold them
 };
 
 class Layout {
@@ -78,6 +100,29 @@ class Layout {
   virtual void read_rows(const Checkpoint& checkpoint, const StoredLinear& linear, std::uint64_t first_row,
                          std::uint64_t count, QuantizedTensor& out) const = 0;
   virtual std::uint64_t read_alignment(const StoredLinear& linear) const = 0;
+  /// How such a checkpoint quantizes keys and values, or nothing. Static scales are the tensors "<attention>.k_scale"
+  /// and "<attention>.v_scale". Throws Error{corrupt_file} naming the key that is wrong.
+  virtual std::optional<QuantArgs> kv_cache_scheme(const ModelConfig& model) const {
+    static_cast<void>(model);
+    return std::nullopt;
+  }
+
+  // ---- scales of a quantized cache of keys and values; a layout without a place for them keeps these as they are
+
+  /// Why such a cache has no place in this layout, or nothing.
+  virtual std::optional<std::string> unsupported_kv(const QuantArgs& args) const;
+  /// The tensors that hold the scales of one attention module ("model.layers.0.self_attn"), keys first. `dtype`: that
+  /// of its weights. Their type is the one that static_activation_scale takes as `stored`.
+  virtual std::vector<StoredTensor> stored_kv(const QuantArgs& args, const std::string& attention, DType dtype) const;
+  /// Writes them; the sink's numbers are places in the list of stored_kv. Throws Error{usage} for scales that are not
+  /// positive.
+  virtual void write_kv(const QuantArgs& args, const std::string& attention, DType dtype, const KvScales& scales,
+                        StoredBytesSink& sink) const;
+  /// config_json of a model whose cache is quantized as well. `groups` may be empty.
+  virtual std::string config_json_kv(const ModelConfig& model, const std::vector<SchemeGroup>& groups,
+                                     const std::vector<std::string>& ignore, const QuantArgs& kv_cache) const;
+  /// The scales in a checkpoint of this layout. Throws Error{corrupt_file} naming the tensor that is wrong.
+  virtual std::vector<StoredKv> find_kv(const Checkpoint& checkpoint) const;
 };
 
 }  // namespace quant

@@ -155,7 +155,9 @@ struct Stage {
   std::vector<ValueId> live;         ///< values made before `begin` that this or a later stage reads
 };
 /// Divides a program. Cuts lie where the live values are narrowest between the last heavy operation (linear, attention)
-/// of a stage and the first linear of the next, so that cheap operations are repeated rather than stored.
+/// of a stage and the first linear of the next, so that cheap operations are repeated rather than stored; among
+/// equals the last. All that a stage's linears read is made before the first of them. A program without linears has no
+/// stages.
 std::vector<Stage> stages_of(const Program& program);
 
 /// How many of a model's parts a family table describes.

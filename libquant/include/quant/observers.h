@@ -2,6 +2,7 @@
 // manual.
 #pragma once
 
+#include <cstdint>
 #include <optional>
 #include <string>
 #include <string_view>
@@ -55,6 +56,23 @@ float static_activation_scale(const QuantArgs& args);
 /// The same for NVFP4, where scales of groups follow at run time: 448 * 6 / absmax, the largest scale times the largest
 /// element over the largest magnitude. It divides, as QuantizedTensor::global_scale does. Errors as above.
 float static_activation_global_scale(const QuantArgs& args);
+
+/// A static scale (one per tensor) and the zero point that goes with it.
+struct StaticScale {
+  float scale = 0;
+  std::int8_t zero_point = 0;
+};
+/// The static scale of activations that were seen to lie in [minimum, maximum]: what compressed-tensors'
+/// calculate_qparams computes in float32 (the range is widened to hold 0; a range of nothing but 0 gets 2^-23), with
+/// the scale rounded to `stored`, the type in which a checkpoint keeps it, before the zero point follows from it. A
+/// scale too small for `stored` becomes its smallest normal number. Throws Error{numerical} for a range or a scale that
+/// is not finite.
+StaticScale static_activation_scale(const QuantArgs& args, float minimum, float maximum, DType stored = DType::F32);
+/// The same for NVFP4: 448 * 6 / the largest magnitude; 1 if nothing but 0 was seen (or the quotient is no float).
+float static_activation_global_scale(float minimum, float maximum);
+/// True for activations whose scale must be stored (not dynamic, or local) and that give no absmax: it has to come from
+/// calibration.
+bool needs_calibrated_scale(const QuantArgs& activations);
 
 /// Turns integers given for numbers into numbers, and returns what is wrong with the observer and its keyword
 /// arguments, as sentences that begin with the field ("observer_kwargs.grid: ..."). Part of complete_and_check.

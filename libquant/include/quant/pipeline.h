@@ -20,6 +20,12 @@ struct RunProgress {
   std::uint64_t bytes_resumed = 0;  ///< of bytes_done, finished by an earlier run
   double seconds = 0;
   std::string current;  ///< module last worked on
+  /// Calibrated runs only, else 0: what is left is better told by operations than by bytes.
+  double operations_done = 0;
+  double operations_total = 0;
+  double operations_resumed = 0;  ///< of operations_done, by an earlier run
+  std::size_t block = 0;          ///< in work, counted from 1
+  std::size_t blocks = 0;
 };
 
 struct RunOptions {

@@ -39,8 +39,9 @@ struct RecipeModifier {
   std::string stage;  ///< "default_stage"
   std::string group;  ///< "default_modifiers"
   SourceLocation where;
-  std::vector<RecipeScheme> schemes;  ///< in order; empty for modifiers that do not quantize
+  std::vector<RecipeScheme> schemes;  ///< in order; empty for modifiers that quantize no linears
   std::vector<Pattern> ignore;
+  std::optional<QuantArgs> kv_cache;  ///< of kv_cache_scheme, checked: static, per tensor, int8 or 8-bit float
   bool bypass_divisibility_checks = false;
   Parameters parameters;  ///< the algorithm's own
 };

@@ -17,7 +17,14 @@ namespace quant {
 
 /// One parameter that a recipe may give to a modifier.
 struct ParameterSpec {
-  enum class Type { boolean, integer, number, text };
+  enum class Type {
+    boolean,
+    integer,
+    number,
+    text,
+    scalar,  ///< any single value, of the type it looks like: "0.5", "auto", "true"
+    json     ///< any value, lists and mappings too, given to the algorithm as JSON text; empty text: not given
+  };
   std::string name;
   Type type = Type::number;
   KwValue default_value;
@@ -33,6 +40,9 @@ struct AlgorithmEntry {
   std::string source;                     ///< paper or reference
   std::vector<ParameterSpec> parameters;  ///< besides the fields that all quantizing modifiers share
   std::function<std::unique_ptr<Algorithm>(const Parameters&)> create;
+  /// Transforms that are of use only before a quantizing modifier: the class that fields of a scheme given to the
+  /// transform itself stand for, as if they were written in such a modifier right after it. Empty: no such demand.
+  std::string followed_by = {};
 };
 
 /// Owns its entries; filled once at start and read-only afterwards.

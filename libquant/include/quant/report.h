@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -11,7 +12,45 @@
 
 namespace quant {
 
-inline constexpr int kReportSchemaVersion = 1;
+/// Version 2 added what calibrated runs measure; files of version 1 are still read.
+inline constexpr int kReportSchemaVersion = 2;
+
+/// Errors of a linear's outputs over the calibration inputs X, from sums over all outputs y = X w^T and their
+/// approximations v: relative error noise / signal and what else `summarize` makes of sums.
+struct OutputErrors {
+  double signal = 0;  ///< ||X W^T||^2 / tokens
+  double noise = 0;   ///< ||X (W - V)^T||^2 / tokens
+  double dot = 0;     ///< <X W^T, X V^T> / tokens
+  double recon = 0;   ///< ||X V^T||^2 / tokens
+};
+/// nmse, sqnr_db and cosine of outputs; the other fields stay 0.
+WeightMetrics summarize(const OutputErrors& errors);
+
+/// What a calibrated algorithm did to one linear.
+struct CalibrationRecord {
+  std::uint64_t tokens = 0;                ///< inputs that were seen
+  double damping = 0;                      ///< fraction of the mean diagonal that was added
+  std::string fallback;                    ///< what was done instead of the method, and why
+  std::optional<OutputErrors> output;      ///< where a Gram matrix was there to compute it
+};
+
+/// One decoder layer after its linears were quantized.
+struct BlockReport {
+  std::string name;                        ///< "model.layers.0"
+  std::optional<OutputErrors> output;      ///< of the residual stream, where the unquantized model ran beside
+  std::vector<std::string> notes;          ///< what transforms did
+};
+
+/// The data that a calibrated run learnt from.
+struct CalibrationReport {
+  std::string source;
+  std::string hash;
+  std::uint64_t sequences = 0;
+  std::uint64_t tokens = 0;
+  std::uint64_t longest = 0;
+  std::string product;                     ///< "f32" or "bf16"
+  std::vector<BlockReport> blocks;
+};
 
 struct LayerReport {
   std::string module;
@@ -32,6 +71,7 @@ struct LayerReport {
   std::vector<std::string> notes;  ///< fallbacks and remarks
   std::vector<float> row_nmse;     ///< [out_features]
   std::vector<float> group_nmse;   ///< [scale columns]
+  std::optional<CalibrationRecord> calibration;
 };
 
 struct SkippedTensor {
@@ -64,6 +104,7 @@ struct RunReport {
   std::vector<LayerReport> layers;  ///< in model order
   std::vector<SkippedTensor> skipped;
   std::vector<std::string> warnings;
+  std::optional<CalibrationReport> calibration;
 };
 
 /// All layers together.

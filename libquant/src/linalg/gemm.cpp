@@ -17,11 +17,11 @@ using linalg::Sgemm;
 
 // The largest tile that still leaves work for many threads; a function of the shape alone.
 std::uint64_t tile_edge(std::uint64_t m, std::uint64_t n) {
-  constexpr std::uint64_t kEnoughTiles = 64;
-  for (const std::uint64_t edge : {std::uint64_t{512}, std::uint64_t{256}, std::uint64_t{128}}) {
+  constexpr std::uint64_t kEnoughTiles = 32;
+  for (const std::uint64_t edge : {std::uint64_t{512}, std::uint64_t{256}}) {
     if (pieces(m, edge) * pieces(n, edge) >= kEnoughTiles) return edge;
   }
-  return 64;
+  return 128;
 }
 
 // The sum over k of d[r, k] H[k, j] d[r, j] over one block of H, in float64 but for the inner sums of kBlock terms.

@@ -11,17 +11,31 @@
 
 namespace quant::linalg {
 
-/// While it lives, OpenMP regions that this thread begins have one thread. oneDNN divides the sums of a product by the
-/// number of threads that it may start; with one, the same call gives the same bits everywhere.
-class OneThread {
+/// How many threads to ask OpenMP for: none that would have no task or no processor, since its runtime ends the process
+/// if it cannot start one. A few are always allowed.
+inline int team_size(int wanted, std::size_t tasks) {
+  constexpr int kAlwaysAllowed = 8;
+  const int most = std::max(kAlwaysAllowed, omp_get_num_procs());
+  return static_cast<int>(std::clamp<std::size_t>(tasks, 1, static_cast<std::size_t>(std::clamp(wanted, 1, most))));
+}
+
+/// While it lives, OpenMP regions that this thread begins have that many threads, where they may have several.
+class Threads {
  public:
-  OneThread() : before_(omp_get_max_threads()) { omp_set_num_threads(1); }
-  ~OneThread() { omp_set_num_threads(before_); }
-  OneThread(const OneThread&) = delete;
-  OneThread& operator=(const OneThread&) = delete;
+  explicit Threads(int count) : before_(omp_get_max_threads()) { omp_set_num_threads(team_size(count, SIZE_MAX)); }
+  ~Threads() { omp_set_num_threads(before_); }
+  Threads(const Threads&) = delete;
+  Threads& operator=(const Threads&) = delete;
 
  private:
   int before_;
+};
+
+/// oneDNN divides the sums of a product by the number of threads that it may start. With one, the same call gives the
+/// same bits everywhere.
+class OneThread : Threads {
+ public:
+  OneThread() : Threads(1) {}
 };
 
 /// The failure of the lowest-numbered task that failed, whatever the number of threads.
@@ -47,14 +61,6 @@ class TaskFailure {
   std::size_t task_ = 0;
   std::exception_ptr error_;
 };
-
-/// How many threads to ask OpenMP for: none that would have no task or no processor, since its runtime ends the process
-/// if it cannot start one. A few are always allowed.
-inline int team_size(int wanted, std::size_t tasks) {
-  constexpr int kAlwaysAllowed = 8;
-  const int most = std::max(kAlwaysAllowed, omp_get_num_procs());
-  return static_cast<int>(std::clamp<std::size_t>(tasks, 1, static_cast<std::size_t>(std::clamp(wanted, 1, most))));
-}
 
 /// body(task) for all tasks 0 .. count - 1, each on one thread, taken in this order.
 template <class Body>

@@ -21,9 +21,12 @@ using linalg::Operand;
 using linalg::pieces;
 
 constexpr std::uint64_t kPanel = 256;  // rows of W
-constexpr std::uint64_t kTile = 16;    // tokens
 constexpr std::uint64_t kTask = 64;    // tokens of a task
 constexpr std::uint64_t kGroup = 512;  // tokens that are converted at once
+
+// Tokens of a kernel call, a divisor of kTask. Long sums reach the processor's rate with few tokens, and a call of few
+// tokens then wastes little; short sums need more to pay for the call.
+std::uint64_t tile_tokens(std::uint64_t cols) { return cols < 1024 ? 64 : 16; }
 
 linalg::Type element(Operand operand) { return operand == Operand::bf16 ? linalg::Type::bf16 : linalg::Type::f32; }
 
@@ -34,7 +37,8 @@ struct PanelKernels {
   std::optional<Matmul> single;  // one token; absent if its kernel reads W in another layout
 
   PanelKernels(std::uint64_t panel_rows, std::uint64_t cols, Operand operand)
-      : rows(panel_rows), tile(make(kTile, panel_rows, linalg::any_matrix(cols, panel_rows, element(operand)))) {
+      : rows(panel_rows),
+        tile(make(tile_tokens(cols), panel_rows, linalg::any_matrix(cols, panel_rows, element(operand)))) {
     try {
       single.emplace(make(1, panel_rows, tile.weights()));
     } catch (const dnnl::error&) {  // the tile's kernel serves then
@@ -52,7 +56,7 @@ struct PanelKernels {
 
 struct Scratch {
   std::vector<std::byte> onednn;
-  std::vector<float> result = std::vector<float>(kTile * kPanel);
+  std::vector<float> result = std::vector<float>(kTask * kPanel);
 };
 
 Scratch& scratch() {
@@ -65,6 +69,7 @@ Scratch& scratch() {
 struct Product::State {
   std::uint64_t rows = 0;
   std::uint64_t cols = 0;
+  std::uint64_t tile = 0;  // tokens
   Operand operand = Operand::f32;
   std::optional<PanelKernels> full;
   std::optional<PanelKernels> last;  // of a panel with fewer rows
@@ -91,9 +96,14 @@ void Product::State::make_kernels() {
 void Product::State::fill_panel(const float* weight, std::size_t panel) {
   const std::uint64_t panel_rows = kernels(panel).rows;
   const float* from = weight + panel * kPanel * cols;
-  std::vector<std::byte> rounded(panel_rows * cols * linalg::operand_bytes(operand));
-  linalg::to_operand(from, panel_rows * cols, operand, rounded.data());
-  dnnl::memory plain(linalg::matrix(cols, panel_rows, element(operand), 1, cols), linalg::cpu_engine(), rounded.data());
+  std::vector<std::byte> rounded;
+  if (operand != Operand::f32) {
+    rounded.resize(panel_rows * cols * linalg::operand_bytes(operand));
+    linalg::to_operand(from, panel_rows * cols, operand, rounded.data());
+  }
+  // A reorder only reads its source, though the handle is not const.
+  void* source = operand == Operand::f32 ? const_cast<float*>(from) : static_cast<void*>(rounded.data());
+  dnnl::memory plain(linalg::matrix(cols, panel_rows, element(operand), 1, cols), linalg::cpu_engine(), source);
   dnnl::reorder(plain, panels[panel]).execute(linalg::cpu_stream(), plain, panels[panel]);
 }
 
@@ -102,8 +112,8 @@ void Product::State::run_tokens(const std::byte* x, std::uint64_t tokens, float*
   const PanelKernels& kernel = kernels(panel);
   const void* weights = panels[panel].get_data_handle();
   Scratch& mine = scratch();
-  for (std::uint64_t first = 0; first < tokens; first += kTile) {
-    const std::uint64_t count = std::min(kTile, tokens - first);
+  for (std::uint64_t first = 0; first < tokens; first += tile) {
+    const std::uint64_t count = std::min(tile, tokens - first);
     const std::byte* source = x + first * cols * linalg::operand_bytes(operand);
     kernel.tile.run(source, weights, mine.result.data(), mine.onednn);
     for (std::uint64_t t = 0; t < count; ++t) {
@@ -116,9 +126,9 @@ void Product::State::run_tokens(const std::byte* x, std::uint64_t tokens, float*
 void Product::State::run_single(const std::byte* x, float* y, std::size_t panel) const {
   const PanelKernels& kernel = kernels(panel);
   if (!kernel.single) {
-    std::vector<std::byte> tile(kTile * cols * linalg::operand_bytes(operand));
-    std::memcpy(tile.data(), x, tile.size() / kTile);
-    return run_tokens(tile.data(), 1, y, panel);
+    std::vector<std::byte> filled_up(tile * cols * linalg::operand_bytes(operand));
+    std::memcpy(filled_up.data(), x, filled_up.size() / tile);
+    return run_tokens(filled_up.data(), 1, y, panel);
   }
   kernel.single->run(x, panels[panel].get_data_handle(), y + panel * kPanel, scratch().onednn);
 }
@@ -134,9 +144,9 @@ void Product::State::run_group(const float* x, std::uint64_t tokens, float* y, s
                                int threads) const {
   const std::uint64_t tasks = pieces(tokens, kTask);
   const std::uint64_t row_bytes = cols * linalg::operand_bytes(operand);
-  const bool direct = operand == Operand::f32 && tokens % kTile == 0;
+  const bool direct = operand == Operand::f32 && tokens % tile == 0;
   if (!direct) {
-    converted.resize(pieces(tokens, kTile) * kTile * row_bytes);
+    converted.resize(pieces(tokens, tile) * tile * row_bytes);
     for_tasks(threads, tasks, [&](std::size_t task) {
       const std::uint64_t first = task * kTask;
       const std::uint64_t count = std::min(kTask, tokens - first);
@@ -159,6 +169,7 @@ Product::Product(std::span<const float> weight, std::uint64_t rows, std::uint64_
   if (weight.empty()) throw Error(ErrorCode::usage, "Product: the weight has no elements.");
   state_->rows = rows;
   state_->cols = cols;
+  state_->tile = tile_tokens(cols);
   state_->operand = linalg::operand_of(type);
   linalg::with_onednn([&] { state_->make_kernels(); });
   for_tasks(threads, state_->panels.size(),

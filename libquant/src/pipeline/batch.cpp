@@ -7,18 +7,11 @@
 #include <cmath>
 #include <limits>
 
+#include "pipeline/item_output.h"
 #include "plan/resources.h"
 #include "quant/error.h"
 
 namespace quant {
-
-std::vector<std::unique_ptr<Algorithm>> create_quantizers(const Plan& plan) {
-  std::vector<std::unique_ptr<Algorithm>> algorithms;
-  for (const RecipeModifier& modifier : plan.recipe.modifiers) {
-    algorithms.push_back(plan.registry->modifier(modifier.type)->create(modifier.parameters));
-  }
-  return algorithms;
-}
 
 struct BatchRunner::Job {
   ItemKey key;
@@ -43,19 +36,6 @@ struct BatchRunner::Slice {
 
 namespace {
 
-// Passes a layout's writes for one linear on to its places in the shard.
-class ShardSink final : public StoredBytesSink {
- public:
-  ShardSink(ContainerWriter& writer, const PlannedItem& item) : writer_(writer), item_(item) {}
-  void write(std::size_t tensor, std::uint64_t offset, std::span<const std::byte> data) override {
-    writer_.write(item_.places.at(tensor), offset, data);
-  }
-
- private:
-  ContainerWriter& writer_;
-  const PlannedItem& item_;
-};
-
 struct Scratch {
   QuantizedTensor quantized;
   std::vector<ErrorSums> rows;
@@ -64,11 +44,6 @@ struct Scratch {
 Scratch& thread_scratch() {
   thread_local Scratch scratch;
   return scratch;
-}
-
-float nmse_of(double signal, double noise) {
-  if (signal > 0) return static_cast<float>(noise / signal);
-  return noise > 0 ? std::numeric_limits<float>::infinity() : 0.0F;
 }
 
 // Sums in slice order, so that the result does not depend on which thread did what.
@@ -81,10 +56,10 @@ void merge_slice(const std::vector<double>& from, std::vector<double>& into) {
 
 BatchRunner::BatchRunner(const Plan& plan, const std::vector<std::unique_ptr<ContainerWriter>>& writers,
                          ThreadPool& pool, const std::atomic<bool>* stop)
-    : plan_(plan), writers_(writers), pool_(pool), stop_(stop), algorithms_(create_quantizers(plan)) {}
+    : plan_(plan), writers_(writers), pool_(pool), stop_(stop), algorithms_(create_algorithms(plan.recipe, *plan.registry)) {}
 
 const Quantizer& BatchRunner::quantizer_of(const PlannedLinear& linear) const {
-  const auto* quantizer = dynamic_cast<const Quantizer*>(algorithms_[linear.modifier].get());
+  const Quantizer* quantizer = algorithms_[linear.modifier].quantizer;
   if (quantizer == nullptr) {
     throw Error(ErrorCode::internal, plan_.recipe.modifiers[linear.modifier].type + " does not choose codes");
   }

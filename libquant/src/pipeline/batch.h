@@ -9,13 +9,11 @@
 #include <vector>
 
 #include "pipeline/journal.h"
+#include "plan/algorithm_set.h"
 #include "quant/plan.h"
 #include "thread_pool.h"
 
 namespace quant {
-
-/// The algorithm object of each modifier of a plan.
-std::vector<std::unique_ptr<Algorithm>> create_quantizers(const Plan& plan);
 
 class BatchRunner {
  public:
@@ -51,7 +49,7 @@ class BatchRunner {
   const std::vector<std::unique_ptr<ContainerWriter>>& writers_;
   ThreadPool& pool_;
   const std::atomic<bool>* stop_;
-  std::vector<std::unique_ptr<Algorithm>> algorithms_;
+  std::vector<ModifierAlgorithm> algorithms_;
   std::map<int, float> fused_scales_;  // global scale of each fused set
   std::vector<std::string> bad_weights_;
   std::mutex bad_mutex_;

@@ -39,7 +39,20 @@ LayerReport layer_report(const Plan& plan, const PlannedLinear& linear, ItemResu
   layer.seconds = result.seconds;
   layer.row_nmse = std::move(result.row_nmse);
   layer.group_nmse = std::move(result.group_nmse);
+  layer.notes = std::move(result.notes);
+  layer.calibration = std::move(result.calibration);
   return layer;
+}
+
+CalibrationReport calibration_report(const CalibrationPlan& plan) {
+  CalibrationReport report;
+  report.source = plan.source;
+  report.hash = plan.hash;
+  report.sequences = plan.sequences;
+  report.tokens = plan.tokens;
+  report.longest = plan.longest;
+  report.product = plan.product == ProductType::bf16 ? "bf16" : "f32";
+  return report;
 }
 
 // Files that the output has of its own; one of the same name beside the model is not carried along.
@@ -80,6 +93,7 @@ RunReport assemble_report(const Plan& plan, std::map<ItemKey, ItemResult>&& resu
   report.bits_per_weight = plan.bits_per_weight;
   report.model_bits_per_parameter = plan.model_bits_per_parameter;
   report.warnings = plan.warnings;
+  if (plan.calibration) report.calibration = calibration_report(*plan.calibration);
   for (const TensorInfo& tensor : plan.checkpoint->tensors()) report.parameters += element_count(tensor.shape);
 
   std::map<std::size_t, ItemResult*> of_linear;

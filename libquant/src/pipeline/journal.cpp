@@ -83,6 +83,26 @@ ErrorSums sums_from_json(const json& j) {
   return s;
 }
 
+json to_json(const CalibrationRecord& record) {
+  json entry = {{"tokens", record.tokens}, {"damping", record.damping}, {"fallback", record.fallback}};
+  if (record.output) {
+    const OutputErrors& e = *record.output;
+    entry["output"] = json::array({e.signal, e.noise, e.dot, e.recon});
+  }
+  return entry;
+}
+
+CalibrationRecord record_from_json(const json& j) {
+  CalibrationRecord record;
+  record.tokens = j.at("tokens");
+  record.damping = j.at("damping");
+  record.fallback = j.at("fallback");
+  if (const auto output = j.find("output"); output != j.end()) {
+    record.output = OutputErrors{output->at(0), output->at(1), output->at(2), output->at(3)};
+  }
+  return record;
+}
+
 }  // namespace
 
 std::string run_fingerprint(const Plan& plan) {
@@ -151,6 +171,10 @@ void Journal::parse_line(const std::string& line, const Plan& plan) {
     result.scale_min = entry.at("scale_min");
     result.scale_max = entry.at("scale_max");
     result.seconds = entry.at("seconds");
+    result.notes = entry.at("notes").get<std::vector<std::string>>();
+    if (const auto record = entry.find("calibration"); record != entry.end()) {
+      result.calibration = record_from_json(*record);
+    }
     const std::uint64_t at = entry.at("at");
     const std::uint64_t rows = entry.at("rows");
     const std::uint64_t groups = entry.at("groups");
@@ -172,7 +196,7 @@ void Journal::record(const std::vector<std::pair<ItemKey, const ItemResult*>>& i
   std::string lines;
   std::vector<float> arrays;
   for (const auto& [key, result] : items) {
-    const json entry = {{"shard", key.first},
+    json entry = {{"shard", key.first},
                         {"item", key.second},
                         {"sums", to_json(result->sums)},
                         {"scale_min", result->scale_min},
@@ -180,8 +204,10 @@ void Journal::record(const std::vector<std::pair<ItemKey, const ItemResult*>>& i
                         {"seconds", result->seconds},
                         {"at", arrays_size_ + arrays.size() * sizeof(float)},
                         {"rows", result->row_nmse.size()},
-                        {"groups", result->group_nmse.size()}};
-    lines += entry.dump() + "\n";
+                        {"groups", result->group_nmse.size()},
+                        {"notes", result->notes}};
+    if (result->calibration) entry["calibration"] = to_json(*result->calibration);
+    lines += entry.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
     arrays.insert(arrays.end(), result->row_nmse.begin(), result->row_nmse.end());
     arrays.insert(arrays.end(), result->group_nmse.begin(), result->group_nmse.end());
   }

@@ -11,6 +11,7 @@
 #include "output/files.h"
 #include "quant/metrics.h"
 #include "quant/plan.h"
+#include "quant/report.h"
 
 namespace quant {
 
@@ -25,6 +26,8 @@ struct ItemResult {
   double seconds = 0;
   std::vector<float> row_nmse;
   std::vector<float> group_nmse;
+  std::vector<std::string> notes;
+  std::optional<CalibrationRecord> calibration;
 };
 
 /// Differs if the run's output would differ: a hash of the plan's identity, and size and time of every input file.

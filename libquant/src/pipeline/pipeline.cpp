@@ -8,9 +8,11 @@
 #include "output/files.h"
 #include "output/partial_directory.h"
 #include "pipeline/batch.h"
+#include "pipeline/calibrated_run.h"
 #include "pipeline/committer.h"
 #include "pipeline/finish.h"
 #include "pipeline/journal.h"
+#include "pipeline/run_state.h"
 #include "quant/error.h"
 #include "thread_pool.h"
 
@@ -68,7 +70,8 @@ class Run {
   void check_space() const {
     std::error_code failed;
     const auto space = std::filesystem::space(partial(), failed);
-    const std::uint64_t needed = plan_.output_bytes + report_bytes();
+    const std::uint64_t temporary = plan_.calibration ? plan_.calibration->disk_bytes : 0;
+    const std::uint64_t needed = plan_.output_bytes + report_bytes() + temporary;
     if (failed || directory_.resumed() || space.available >= needed) return;
     directory_.remove();
     throw Error(ErrorCode::io,
@@ -100,6 +103,7 @@ class Run {
         const ItemKey key{s, i};
         progress_.bytes_total += source_bytes(key);
         ++progress_.tensors_total;
+        if (is_calibrated_item(plan_, plan_.shards[s].items[i])) continue;
         if (!results_.contains(key)) {
           open.push_back(key);
           continue;
@@ -152,6 +156,26 @@ class Run {
     }
     committer.flush();
     report_bad_weights(runner.bad_weights());
+    if (plan_.work != nullptr) calibrate(pool, committer);
+  }
+
+  void calibrate(ThreadPool& pool, Committer& committer) {
+    CalibratedRunContext context;
+    context.plan = &plan_;
+    context.directory = partial();
+    context.writers = &writers_;
+    context.pool = &pool;
+    context.committer = &committer;
+    context.results = &results_;
+    context.progress = &progress_;
+    context.stop = options_.stop;
+    context.tick = [this] { tick(); };
+    context.done = [this](const ItemKey& key) {
+      done_ += source_bytes(key);
+      ++progress_.tensors_done;
+    };
+    block_reports_ = run_calibrated(context);
+    tick(true);
   }
 
   static void report_bad_weights(std::vector<std::string> sentences) {
@@ -169,6 +193,7 @@ class Run {
 
   RunReport finish() {
     RunReport report = assemble_report(plan_, std::move(results_));
+    if (report.calibration) report.calibration->blocks = std::move(block_reports_);
     report.machine = describe_machine(plan_.options.threads);
     report.started = started_;
     report.fingerprint = run_fingerprint(plan_);
@@ -177,6 +202,7 @@ class Run {
     writers_.clear();
     write_small_files(plan_, report, partial());
     Journal::remove(partial());
+    remove_state(partial());
     directory_.commit();
     return report;
   }
@@ -193,6 +219,7 @@ class Run {
                   "start over with --overwrite-partial, or choose another output");
     }
     Journal::remove(partial());
+    remove_state(partial());
     directory_.commit();
     return report;
   }
@@ -208,6 +235,7 @@ class Run {
   std::vector<std::unique_ptr<ContainerWriter>> writers_;
   std::atomic<std::uint64_t> done_{0};
   std::uint64_t memory_ = 0;
+  std::vector<BlockReport> block_reports_;
   RunProgress progress_;
 };
 

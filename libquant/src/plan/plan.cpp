@@ -8,6 +8,8 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "plan/algorithm_set.h"
+#include "plan/calibration_work.h"
 #include "plan/resources.h"
 #include "plan/shards.h"
 #include "plan/targets.h"
@@ -70,22 +72,19 @@ void check_model(const Checkpoint& checkpoint, Plan& plan) {
   if (checkpoint.tensors().empty()) plan.problems.push_back(checkpoint.location().string() + " holds no tensors");
 }
 
-std::vector<std::unique_ptr<Algorithm>> create_algorithms(const Recipe& recipe, const Registry& registry, Plan& plan) {
-  std::vector<std::unique_ptr<Algorithm>> algorithms;
+std::vector<ModifierAlgorithm> create_or_complain(const Recipe& recipe, const Registry& registry, Plan& plan) {
+  std::vector<ModifierAlgorithm> algorithms;
   if (recipe.modifiers.empty()) plan.problems.push_back(recipe.name + " has no modifier: nothing to do");
   for (const RecipeModifier& modifier : recipe.modifiers) {
-    const AlgorithmEntry* entry = registry.modifier(modifier.type);
-    algorithms.push_back(nullptr);
+    algorithms.emplace_back();
     try {
-      if (entry != nullptr) algorithms.back() = entry->create(modifier.parameters);
+      algorithms.back() = create_algorithm(modifier, registry);
     } catch (const Error& error) {
       plan.problems.push_back(modifier.where.to_string() + ": " + error.what());
       continue;
     }
-    if (entry == nullptr) {
+    if (algorithms.back().own == nullptr) {
       plan.problems.push_back(modifier.where.to_string() + ": " + modifier.type + " is not available in this build");
-    } else if (algorithms.back()->needs().any()) {
-      plan.problems.push_back(modifier.where.to_string() + ": " + modifier.type + " needs calibration data");
     }
   }
   return algorithms;
@@ -108,7 +107,9 @@ void check_linear(const PlannedLinear& linear, const Scheme& scheme, const Recip
     problems.add(fmt::format("the weight {} is empty", to_string(linear.weight->shape)), name);
     return;
   }
-  const auto layout_reason = layout.unsupported(scheme, linear.shape);
+  // Ranges of inputs that the recipe does not give come from calibration.
+  const bool measured = needs_input_range(scheme);
+  const auto layout_reason = layout.unsupported(measured ? with_input_range(scheme, 1.0) : scheme, linear.shape);
   if (has_ragged_groups(linear, args) && !modifier.bypass_divisibility_checks) {
     // The way around the check is no advice where it would end in the layout's refusal.
     const std::string_view advice = layout_reason ? "ignore it, or choose another size or scheme"
@@ -194,12 +195,12 @@ void warn_of_ragged_groups(Plan& plan) {
   }
 }
 
-void finish_linears(const std::vector<std::unique_ptr<Algorithm>>& algorithms, Plan& plan) {
+void finish_linears(const std::vector<ModifierAlgorithm>& algorithms, Plan& plan) {
   ProblemCollector problems;
   for (PlannedLinear& linear : plan.linears) {
     const Scheme& scheme = plan.groups[linear.scheme].scheme;
     const RecipeModifier& modifier = plan.recipe.modifiers[linear.modifier];
-    check_linear(linear, scheme, modifier, algorithms[linear.modifier].get(), *plan.layout, problems);
+    check_linear(linear, scheme, modifier, algorithms[linear.modifier].own.get(), *plan.layout, problems);
   }
   problems.flush(plan.problems);
   if (!plan.problems.empty()) return;
@@ -249,6 +250,12 @@ std::string identity_of(const Plan& plan) {
                     arguments_text(*plan.groups[linear.scheme].scheme.weights), parameters_text(modifier.parameters));
   }
   text += plan.config_json;
+  if (plan.calibration) {
+    // Other chunks add in another order, another type rounds differently: not the same bytes.
+    const CalibrationPlan& data = *plan.calibration;
+    text += fmt::format("\ncalibration {} chunks {} product {} experts {}", data.hash, data.chunk_tokens,
+                        data.product == ProductType::bf16 ? "bf16" : "f32", plan.options.calibration.all_experts);
+  }
   const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
   return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
 }
@@ -265,9 +272,12 @@ std::vector<SchemeGroup> groups_in_use(const Plan& plan) {
 }
 
 // What follows once every linear has its scheme.
-void finish_plan(const ModelOutline& outline, const std::vector<std::unique_ptr<Algorithm>>& algorithms,
+void finish_plan(const ModelOutline& outline, const std::vector<ModifierAlgorithm>& algorithms,
                  const Container& container, Plan& plan) {
   finish_linears(algorithms, plan);
+  const bool sound = std::all_of(algorithms.begin(), algorithms.end(), [](const auto& a) { return a.own != nullptr; });
+  std::shared_ptr<CalibrationWork> work;
+  if (sound && plan_detail::is_calibrated(plan, algorithms)) work = plan_detail::plan_calibration(plan);
   if (!plan.problems.empty()) return;
   find_fused_sets(plan);
   const ModelConfig& config = plan.checkpoint->config();
@@ -283,8 +293,10 @@ void finish_plan(const ModelOutline& outline, const std::vector<std::unique_ptr<
     plan.model_bits_per_parameter =
         8.0 * static_cast<double>(plan.bytes_after) / static_cast<double>(outline.parameters);
   }
-  plan.identity = identity_of(plan);
   plan_detail::estimate_resources(plan);
+  if (work != nullptr && plan.problems.empty()) plan_detail::estimate_calibration(plan, *work);
+  plan.identity = identity_of(plan);
+  plan.work = std::move(work);
 }
 
 }  // namespace
@@ -301,8 +313,12 @@ Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registr
   if (plan.layout == nullptr) plan.problems.push_back("there is no layout named '" + options.layout + "'");
   if (container == nullptr) plan.problems.push_back("there is no container named '" + options.container + "'");
   check_model(checkpoint, plan);
-  const auto algorithms = create_algorithms(plan.recipe, registry, plan);
+  const auto algorithms = create_or_complain(plan.recipe, registry, plan);
   const auto first_group = collect_groups(plan.recipe, plan);
+  for (const RecipeModifier& modifier : plan.recipe.modifiers) {
+    if (!modifier.kv_cache) continue;
+    plan.problems.push_back(modifier.where.to_string() + ": kv_cache_scheme needs calibration data");
+  }
   const ModelOutline outline = outline_model(checkpoint);
   try {
     add_modules(outline, plan_detail::assign_targets(plan.recipe, outline, plan), first_group, plan);

@@ -27,6 +27,32 @@ json sums_json(const ErrorSums& sums) {
           {"zeros", sums.zeros}};
 }
 
+json output_json(const OutputErrors& errors) {
+  const WeightMetrics metrics = summarize(errors);
+  return {{"signal", number(errors.signal)},   {"noise", number(errors.noise)},
+          {"dot", number(errors.dot)},         {"recon", number(errors.recon)},
+          {"relative_error", number(metrics.nmse)}, {"sqnr_db", number(metrics.sqnr_db)},
+          {"cosine", number(metrics.cosine)}};
+}
+
+json record_json(const CalibrationRecord& record) {
+  json entry = {{"tokens", record.tokens}, {"damping", number(record.damping)}, {"fallback", record.fallback}};
+  if (record.output) entry["output"] = output_json(*record.output);
+  return entry;
+}
+
+json calibration_json(const CalibrationReport& calibration) {
+  json blocks = json::array();
+  for (const BlockReport& block : calibration.blocks) {
+    json entry = {{"name", block.name}, {"notes", block.notes}};
+    if (block.output) entry["output"] = output_json(*block.output);
+    blocks.push_back(std::move(entry));
+  }
+  return {{"source", calibration.source},   {"hash", calibration.hash},       {"sequences", calibration.sequences},
+          {"tokens", calibration.tokens},   {"longest", calibration.longest}, {"product", calibration.product},
+          {"blocks", std::move(blocks)}};
+}
+
 json metrics_json(const ErrorSums& sums) {
   const WeightMetrics metrics = summarize(sums);
   return {{"nmse", number(metrics.nmse)},
@@ -39,7 +65,7 @@ json metrics_json(const ErrorSums& sums) {
 }
 
 json layer_json(const LayerReport& layer) {
-  return {{"module", layer.module},
+  json entry = {{"module", layer.module},
           {"shape", layer.shape},
           {"dtype", layer.dtype},
           {"rule", layer.rule},
@@ -55,6 +81,8 @@ json layer_json(const LayerReport& layer) {
           {"scale_min", number(layer.scale_min)},
           {"scale_max", number(layer.scale_max)},
           {"notes", layer.notes}};
+  if (layer.calibration) entry["calibration"] = record_json(*layer.calibration);
+  return entry;
 }
 
 json layers_json(const RunReport& report) {
@@ -131,7 +159,7 @@ json run_json(const RunReport& report) {
 }  // namespace
 
 std::string report_to_json(const RunReport& report) {
-  const json document = {{"schema_version", kReportSchemaVersion},
+  json document = {{"schema_version", kReportSchemaVersion},
                          {"tool_version", report.tool_version},
                          {"architecture", report.architecture},
                          {"recipe", {{"name", report.recipe_name}, {"text", report.recipe_text}}},
@@ -142,6 +170,7 @@ std::string report_to_json(const RunReport& report) {
                          {"skipped", skipped_json(report)},
                          {"warnings", report.warnings},
                          {"run", run_json(report)}};
+  if (report.calibration) document["calibration"] = calibration_json(*report.calibration);
   // Bytes that are not UTF-8 (a path, say) become U+FFFD: a report must not fail at the end of a long run.
   return document.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }

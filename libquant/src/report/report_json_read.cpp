@@ -85,6 +85,9 @@ class Object {
 
   Object object(const char* key) { return Object(need(key), source_, join(key)); }
 
+  /// Keys that only some reports have.
+  bool has(const char* key) const { return value_.contains(key); }
+
   // A derived value: it must be there, what it says is computed anew.
   void skip(const char* key) { need(key); }
 
@@ -147,6 +150,55 @@ ErrorSums read_sums(Object object, const std::string& source) {
   return sums;
 }
 
+OutputErrors read_output(Object object, const std::string& source) {
+  OutputErrors errors;
+  errors.signal = object.real("signal");
+  errors.noise = object.real("noise");
+  errors.dot = object.real("dot");
+  errors.recon = object.real("recon");
+  for (const char* derived : {"relative_error", "sqnr_db", "cosine"}) object.skip(derived);
+  object.finish();
+  if (errors.signal < 0 || errors.noise < 0 || errors.recon < 0) {
+    fail(source, object.place("") + " has a negative sum of squares");
+  }
+  return errors;
+}
+
+CalibrationRecord read_record(Object object, const std::string& source) {
+  CalibrationRecord record;
+  record.tokens = object.whole("tokens");
+  record.damping = object.real("damping");
+  record.fallback = object.text("fallback");
+  if (object.has("output")) record.output = read_output(object.object("output"), source);
+  object.finish();
+  return record;
+}
+
+BlockReport read_block(Object object, const std::string& source) {
+  BlockReport block;
+  block.name = object.text("name");
+  block.notes = object.texts("notes");
+  if (object.has("output")) block.output = read_output(object.object("output"), source);
+  object.finish();
+  return block;
+}
+
+CalibrationReport read_calibration(Object object, const std::string& source) {
+  CalibrationReport calibration;
+  calibration.source = object.text("source");
+  calibration.hash = object.text("hash");
+  calibration.sequences = object.whole("sequences");
+  calibration.tokens = object.whole("tokens");
+  calibration.longest = object.whole("longest");
+  calibration.product = object.text("product");
+  for (const json& block : object.array("blocks")) {
+    const std::string name = "calibration.blocks[" + std::to_string(calibration.blocks.size()) + "]";
+    calibration.blocks.push_back(read_block(Object(block, source, name), source));
+  }
+  object.finish();
+  return calibration;
+}
+
 LayerReport read_layer(Object object, const std::string& source) {
   LayerReport layer;
   layer.module = object.text("module");
@@ -164,6 +216,7 @@ LayerReport read_layer(Object object, const std::string& source) {
   layer.scale_min = object.real("scale_min");
   layer.scale_max = object.real("scale_max");
   layer.notes = object.texts("notes");
+  if (object.has("calibration")) layer.calibration = read_record(object.object("calibration"), source);
   object.skip("metrics");
   object.finish();
   return layer;
@@ -240,9 +293,9 @@ std::string entry(const char* list, std::size_t index) { return list + ("[" + st
 RunReport report_from_json(const std::string& text, const std::string& source) {
   const json document = parse(text, source);
   Object root(document, source, "");
-  if (const std::uint64_t version = root.whole("schema_version"); version != kReportSchemaVersion) {
+  if (const std::uint64_t version = root.whole("schema_version"); version < 1 || version > kReportSchemaVersion) {
     throw Error(ErrorCode::unsupported,
-                source + ": 'schema_version' is " + std::to_string(version) + "; this version reads " +
+                source + ": 'schema_version' is " + std::to_string(version) + "; this version reads 1 to " +
                     std::to_string(kReportSchemaVersion),
                 kHint, "ReportVersion");
   }
@@ -262,6 +315,7 @@ RunReport report_from_json(const std::string& text, const std::string& source) {
     report.skipped.push_back(read_skipped(Object(tensor, source, entry("skipped", report.skipped.size()))));
   }
   report.warnings = root.texts("warnings");
+  if (root.has("calibration")) report.calibration = read_calibration(root.object("calibration"), source);
   read_totals(root.object("totals"), report, source);
   read_run(root.object("run"), report, source);
   root.finish();

@@ -1,4 +1,4 @@
-#include "rules.h"
+#include "quant/scale_rules.h"
 
 #include <algorithm>
 #include <bit>
@@ -9,7 +9,7 @@
 #include "quant/error.h"
 #include "quant/kernels.h"
 
-namespace quant::rtn {
+namespace quant {
 namespace {
 
 RoundTo round_of(DType type) {
@@ -53,7 +53,7 @@ float mx_scale(float absmax, int offset) {
   return std::bit_cast<float>(code == 0 ? 0x00400000U : static_cast<std::uint32_t>(code) << 23);
 }
 
-void finish_scales(const Rules& rules, std::span<float> scales) {
+void finish_scales(const ScaleRules& rules, std::span<float> scales) {
   if (rules.two_level) {
     for (float& scale : scales) scale *= rules.global_scale;
   }
@@ -62,7 +62,7 @@ void finish_scales(const Rules& rules, std::span<float> scales) {
 }
 
 // minima become zero points.
-void zero_points_of(const Rules& rules, std::span<const float> minima, std::span<const float> maxima,
+void zero_points_of(const ScaleRules& rules, std::span<const float> minima, std::span<const float> maxima,
                     std::span<const float> scales, std::span<float> zero_points) {
   for (std::size_t i = 0; i < scales.size(); ++i) {
     const float at = rules.code_min - minima[i] / scales[i];
@@ -73,8 +73,8 @@ void zero_points_of(const Rules& rules, std::span<const float> minima, std::span
 
 }  // namespace
 
-Rules make_rules(const QuantArgs& args, DType scale_dtype, float global_scale) {
-  Rules rules;
+ScaleRules make_scale_rules(const QuantArgs& args, DType scale_dtype, float global_scale) {
+  ScaleRules rules;
   rules.element = element_of(element_dtype(args));
   rules.symmetric = args.symmetric;
   rules.convention = symmetric_range(args);
@@ -91,7 +91,7 @@ Rules make_rules(const QuantArgs& args, DType scale_dtype, float global_scale) {
   return rules;
 }
 
-void scales_of_absmax(const Rules& rules, std::span<const float> absmax, std::span<float> scales) {
+void scales_of_absmax(const ScaleRules& rules, std::span<const float> absmax, std::span<float> scales) {
   if (rules.mx) {
     for (std::size_t i = 0; i < scales.size(); ++i) scales[i] = mx_scale(absmax[i], rules.mx_offset);
     return;
@@ -100,8 +100,8 @@ void scales_of_absmax(const Rules& rules, std::span<const float> absmax, std::sp
   finish_scales(rules, scales);
 }
 
-void scales_of_ranges(const Rules& rules, std::span<float> minima, std::span<float> maxima, std::span<float> scales,
-                      std::span<float> zero_points) {
+void scales_of_ranges(const ScaleRules& rules, std::span<float> minima, std::span<float> maxima,
+                      std::span<float> scales, std::span<float> zero_points) {
   for (std::size_t i = 0; i < scales.size(); ++i) {
     minima[i] = std::min(minima[i], 0.0F);  // zero must be representable
     maxima[i] = std::max(maxima[i], 0.0F);
@@ -125,10 +125,10 @@ void scales_of_ranges(const Rules& rules, std::span<float> minima, std::span<flo
   scales_of_absmax(rules, maxima, scales);
 }
 
-void effective_scales(const Rules& rules, std::span<const float> scales, std::span<float> effective) {
+void effective_scales(const ScaleRules& rules, std::span<const float> scales, std::span<float> effective) {
   for (std::size_t i = 0; i < scales.size(); ++i) {
     effective[i] = rules.two_level ? scales[i] / rules.global_scale : scales[i];
   }
 }
 
-}  // namespace quant::rtn
+}  // namespace quant

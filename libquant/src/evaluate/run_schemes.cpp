@@ -1,0 +1,105 @@
+#include "evaluate/run_schemes.h"
+
+#include <fmt/format.h>
+
+#include <cmath>
+
+#include "quant/error.h"
+
+namespace quant::evaluate {
+namespace {
+
+constexpr const char* kInputHint = "--no-activation-quantization evaluates the quantized weights alone";
+
+[[noreturn]] void refuse_input(const StoredLinear& linear, const std::string& problem) {
+  throw Error(ErrorCode::unsupported,
+              fmt::format("the inputs of '{}' are quantized as {}: {}", linear.shape.module,
+                          describe(linear.input->args), problem),
+              kInputHint, "UnsupportedActivations");
+}
+
+float positive(const StoredLinear& linear, std::string_view suffix, float value) {
+  if (std::isfinite(value) && value > 0) return value;
+  throw Error(
+      ErrorCode::corrupt_file,
+      fmt::format("tensor {}.{} {}, where the inputs are quantized as {}", linear.shape.module, suffix,
+                  value == 0 ? "is missing or zero" : fmt::format("holds {}", value), describe(linear.input->args)),
+      kInputHint, "BadInputScale");
+}
+
+InputQuantizer input_quantizer(const StoredLinear& linear) {
+  const StoredInput& input = *linear.input;
+  const QuantArgs& args = input.args;
+  const bool known =
+      args.strategy == Strategy::tensor || args.strategy == Strategy::token || args.strategy == Strategy::group;
+  if (!known) refuse_input(linear, fmt::format("strategy {} is not computed here", to_string(args.strategy)));
+  const bool is_static = args.dynamic == Dynamic::no;
+  if (is_static && args.strategy != Strategy::tensor) refuse_input(linear, "static scales are per tensor only");
+  if (!is_static) return {args, 0, 0};
+  return {args, positive(linear, "input_scale", input.scale), input.zero_point};
+}
+
+float static_scale(const LogicalTensors& tensors, const std::string& name) {
+  const LogicalTensor* tensor = tensors.find(name);
+  if (tensor == nullptr) return 0;
+  if (tensor->count() != 1) {
+    throw Error(ErrorCode::unsupported,
+                fmt::format("tensor {} has shape {}; only one scale per tensor is computed here", name,
+                            to_string(tensor->shape)),
+                "--kv-cache none evaluates without a quantized cache", "UnsupportedKvScale");
+  }
+  float scale = 0;
+  tensors.read_rows(*tensor, 0, 1, std::span(&scale, 1));
+  if (!std::isfinite(scale) || scale <= 0) {
+    throw Error(ErrorCode::corrupt_file, fmt::format("tensor {} holds {}, not a positive number", name, scale), "",
+                "BadKvScale");
+  }
+  return scale;
+}
+
+}  // namespace
+
+std::map<std::string, InputQuantizer> input_quantizers(const LogicalTensors& tensors) {
+  std::map<std::string, InputQuantizer> quantizers;
+  for (const StoredLinear& linear : tensors.linears()) {
+    if (linear.input) quantizers.emplace(linear.shape.module, input_quantizer(linear));
+  }
+  return quantizers;
+}
+
+std::optional<KvQuantizer> stored_kv_scheme(const LogicalTensors& tensors) {
+  if (tensors.layout() == nullptr) return std::nullopt;
+  const auto args = tensors.layout()->kv_cache_scheme(tensors.checkpoint().config());
+  if (!args) return std::nullopt;
+  KvQuantizer kv;
+  kv.bits = args->num_bits;
+  kv.type = args->type;
+  kv.symmetric = args->symmetric;
+  kv.group = args->strategy == Strategy::group ? static_cast<std::uint64_t>(args->group_size.value_or(0)) : 0;
+  if (args->strategy == Strategy::tensor) {
+    kv.keys = kv.values = KvQuantizer::Scale::tensor;
+  } else if (args->strategy == Strategy::token || args->strategy == Strategy::group) {
+    kv.keys = kv.values = KvQuantizer::Scale::token;
+  } else {
+    throw Error(ErrorCode::unsupported,
+                fmt::format("config.json: kv_cache_scheme has strategy {}, which is not computed here",
+                            to_string(args->strategy)),
+                "--kv-cache none evaluates without a quantized cache", "UnsupportedKvScheme");
+  }
+  return kv;
+}
+
+KvQuantizer with_scales(const KvQuantizer& kv, const LogicalTensors& tensors, const std::string& attention) {
+  const auto scale = [&](KvQuantizer::Scale kind, float given, const char* suffix) {
+    if (kind != KvQuantizer::Scale::tensor || given != 0) return given;
+    const float stored = static_scale(tensors, attention + suffix);
+    // Serving engines store FP8 without scales as it is.
+    return stored == 0 && kv.type == NumberType::floating ? 1.0F : stored;
+  };
+  KvQuantizer scaled = kv;
+  scaled.key_scale = scale(kv.keys, kv.key_scale, ".k_scale");
+  scaled.value_scale = scale(kv.values, kv.value_scale, ".v_scale");
+  return scaled;
+}
+
+}  // namespace quant::evaluate

@@ -1,0 +1,24 @@
+// How a checkpoint's linears and attention quantize what they read when they run.
+#pragma once
+
+#include <map>
+#include <optional>
+#include <string>
+
+#include "quant/forward.h"
+#include "quant/logical_tensors.h"
+
+namespace quant::evaluate {
+
+/// Quantizers of the inputs of linears, by module. Throws Error{unsupported} naming the linear for schemes that cannot
+/// be computed here.
+std::map<std::string, InputQuantizer> input_quantizers(const LogicalTensors& tensors);
+
+/// The checkpoint's own KV-cache scheme, or nothing. Scales are still 0: see with_scales.
+std::optional<KvQuantizer> stored_kv_scheme(const LogicalTensors& tensors);
+/// `kv` with the static scales "<attention>.k_scale" and ".v_scale" of one attention module, where its scales are per
+/// tensor and the checkpoint has them; without them FP8 gets 1 and integers stay dynamic. Throws Error{corrupt_file}
+/// for scales that are no positive number.
+KvQuantizer with_scales(const KvQuantizer& kv, const LogicalTensors& tensors, const std::string& attention);
+
+}  // namespace quant::evaluate

@@ -1,0 +1,58 @@
+#include "forward/prepared.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "quant/error.h"
+
+namespace quant::forward {
+namespace {
+
+// A bias of `rows` values; of experts in a 3-D tensor: their row of a matrix.
+std::vector<float> read_bias(const LinearWeight& linear, const ModelWeights& weights, int threads) {
+  if (linear.bias.empty()) return {};
+  std::vector<float> bias = weights.read(linear.bias, threads);
+  const auto slice = static_cast<std::uint64_t>(std::max<std::int64_t>(linear.slice, 0));
+  if (bias.size() == linear.rows && slice == 0) return bias;
+  if (linear.slice < 0 || bias.size() / std::max<std::uint64_t>(1, linear.rows) <= slice) {
+    throw Error(ErrorCode::corrupt_file,
+                fmt::format("'{}' has {} values, but '{}' has {} outputs", linear.bias, bias.size(), linear.module,
+                            linear.rows),
+                "config.json and the tensors do not fit together", "WeightShape");
+  }
+  const auto begin = bias.begin() + static_cast<std::ptrdiff_t>(slice * linear.rows);
+  return {begin, begin + static_cast<std::ptrdiff_t>(linear.rows)};
+}
+
+}  // namespace
+
+std::uint64_t PreparedOp::bytes() const {
+  std::uint64_t values = weight.size() + bias.size();
+  for (const auto& one : biases) values += one.size();
+  std::uint64_t total = values * sizeof(float);
+  for (const Product& product : products) total += product.bytes();
+  return total;
+}
+
+PreparedOp prepare_op(const Op& op, const ModelWeights& weights, const ForwardOptions& options) {
+  PreparedOp prepared;
+  prepared.ready = true;
+  if (const auto* norm = std::get_if<NormOp>(&op)) {
+    if (!norm->weight.empty()) prepared.weight = weights.read(norm->weight, options.threads);
+    for (const std::string& part : norm->group_weights) {
+      const std::vector<float> values = weights.read(part, options.threads);
+      prepared.weight.insert(prepared.weight.end(), values.begin(), values.end());
+    }
+    if (!norm->bias.empty()) prepared.bias = weights.read(norm->bias, options.threads);
+  } else if (const auto* linear = std::get_if<LinearOp>(&op)) {
+    for (const LinearWeight& weight : linear->weights) {
+      prepared.products.emplace_back(weights.read(weight, options.threads), weight.rows, weight.cols, options.product,
+                                     options.threads);
+      prepared.biases.push_back(read_bias(weight, weights, options.threads));
+    }
+  }
+  return prepared;
+}
+
+}  // namespace quant::forward

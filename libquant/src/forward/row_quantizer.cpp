@@ -1,0 +1,158 @@
+#include "forward/row_quantizer.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+
+#include "linalg/parallel.h"
+#include "quant/error.h"
+#include "quant/forward.h"
+#include "quant/kernels.h"
+
+namespace quant {
+namespace forward {
+namespace {
+
+// Symmetric scales follow from the largest magnitude, but for the convention that looks at its sign.
+bool needs_range(const ScaleRules& rules) {
+  return !rules.symmetric || (rules.element == Element::integer && rules.convention == SymmetricRange::full);
+}
+
+}  // namespace
+
+ScaleRules activation_rules(const QuantArgs& args, float global_scale) {
+  return make_scale_rules(args, args.scale_dtype.value_or(DType::F32), global_scale);
+}
+
+void RowQuantizer::dynamic(std::span<float> row, std::uint64_t group) {
+  if (row.empty()) return;
+  const std::size_t groups = linalg::pieces(row.size(), group);
+  const bool zero_points = !rules_.symmetric;
+  scales_.resize(groups);
+  maxima_.resize(groups);
+  zero_points_.resize(zero_points ? groups : 0);
+  if (needs_range(rules_)) {
+    minima_.resize(groups);
+    kernels().group_range(row.data(), WeightType::f32, row.size(), group, minima_.data(), maxima_.data());
+    scales_of_ranges(rules_, minima_, maxima_, scales_, zero_points_);
+  } else {
+    kernels().group_absmax(row.data(), WeightType::f32, row.size(), group, maxima_.data());
+    scales_of_absmax(rules_, maxima_, scales_);
+  }
+  effective_scales(rules_, scales_, scales_);
+  kernels().math.fake_quantize({row.data(), rules_.element, row.size(), group, scales_.data(),
+                                zero_points ? zero_points_.data() : nullptr, rules_.code_min, rules_.code_max});
+}
+
+void RowQuantizer::fixed(std::span<float> row, float scale, float zero_point) const {
+  if (row.empty()) return;
+  const float* zero = zero_point == 0.0F ? nullptr : &zero_point;
+  kernels().math.fake_quantize(
+      {row.data(), rules_.element, row.size(), row.size(), &scale, zero, rules_.code_min, rules_.code_max});
+}
+
+}  // namespace forward
+
+namespace {
+
+using forward::RowQuantizer;
+
+constexpr std::uint64_t kElements = 1U << 16;  // of a task
+
+// body(quantizer, row) for every row; one quantizer per task.
+template <class Body>
+void for_rows(std::span<float> x, std::uint64_t rows, const ScaleRules& rules, int threads, const Body& body) {
+  const std::uint64_t cols = x.size() / rows;
+  const std::uint64_t step = std::max<std::uint64_t>(1, kElements / std::max<std::uint64_t>(1, cols));
+  linalg::for_tasks(threads, linalg::pieces(rows, step), [&](std::size_t task) {
+    RowQuantizer quantizer(rules);
+    for (std::uint64_t r = task * step; r < std::min(rows, (task + 1) * step); ++r) {
+      body(quantizer, x.subspan(r * cols, cols));
+    }
+  });
+}
+
+struct Extent {
+  float least = 0.0F, most = 0.0F;
+};
+
+// Least and largest value, zero included; NaN if one is not finite.
+Extent extent_of(std::span<const float> x, int threads) {
+  const std::uint64_t tasks = linalg::pieces(x.size(), kElements);
+  std::vector<float> minima(tasks), maxima(tasks);
+  linalg::for_tasks(threads, tasks, [&](std::size_t task) {
+    const std::uint64_t first = task * kElements, count = std::min(kElements, x.size() - first);
+    kernels().group_range(x.data() + first, WeightType::f32, count, count, &minima[task], &maxima[task]);
+  });
+  Extent extent;
+  for (std::uint64_t i = 0; i < tasks; ++i) {
+    if (std::isnan(maxima[i]) || std::isnan(extent.most)) {
+      extent = {maxima[i] + extent.most, maxima[i] + extent.most};
+      continue;
+    }
+    extent.least = std::min(extent.least, minima[i]);
+    extent.most = std::max(extent.most, maxima[i]);
+  }
+  return extent;
+}
+
+void quantize_whole(std::span<float> x, std::uint64_t rows, const InputQuantizer& q, int threads) {
+  const ScaleRules rules = forward::activation_rules(q.args, 1.0F);
+  float scale = q.scale, zero_point = q.zero_point;
+  if (scale == 0.0F) {
+    Extent extent = extent_of(x, threads);
+    zero_point = 0.0F;
+    scales_of_ranges(rules, {&extent.least, 1}, {&extent.most, 1}, {&scale, 1},
+                     q.args.symmetric ? std::span<float>() : std::span<float>(&zero_point, 1));
+  }
+  for_rows(x, rows, rules, threads,
+           [&](RowQuantizer& quantizer, std::span<float> row) { quantizer.fixed(row, scale, zero_point); });
+}
+
+// NVFP4's factor: 448 * 6 / absmax, as compressed-tensors' generate_gparam rounds it (torch divides a number by a
+// tensor by way of the reciprocal); 1 where that is no number.
+float global_scale_of(std::span<const float> x, int threads) {
+  const Extent extent = extent_of(x, threads);
+  const float scale = 1.0F / std::max(-extent.least, extent.most) * (448.0F * 6.0F);
+  return std::isfinite(scale) ? scale : 1.0F;
+}
+
+void quantize_groups(std::span<float> x, std::uint64_t rows, const InputQuantizer& q, int threads) {
+  const std::int64_t group = q.args.group_size.value_or(0);
+  if (group <= 0) {
+    throw Error(ErrorCode::usage, fmt::format("activations in groups of {} columns", group),
+                "give a positive group_size");
+  }
+  float global = 1.0F;
+  if (is_nvfp4(q.args)) global = q.scale != 0.0F ? q.scale : global_scale_of(x, threads);
+  for_rows(x, rows, forward::activation_rules(q.args, global), threads,
+           [&](RowQuantizer& quantizer, std::span<float> row) {
+             quantizer.dynamic(row, static_cast<std::uint64_t>(group));
+           });
+}
+
+}  // namespace
+
+void fake_quantize_rows(std::span<float> x, std::uint64_t rows, const InputQuantizer& quantizer, int threads) {
+  if (rows == 0 || x.empty()) return;
+  if (x.size() % rows != 0) {
+    throw Error(ErrorCode::internal, fmt::format("{} values are no {} rows", x.size(), rows));
+  }
+  switch (quantizer.args.strategy) {
+    case Strategy::tensor:
+      return quantize_whole(x, rows, quantizer, threads);
+    case Strategy::token:
+      return for_rows(x, rows, forward::activation_rules(quantizer.args, 1.0F), threads,
+                      [](RowQuantizer& q, std::span<float> row) { q.dynamic(row, row.size()); });
+    case Strategy::group:
+    case Strategy::tensor_group:
+      return quantize_groups(x, rows, quantizer, threads);
+    default:
+      throw Error(ErrorCode::unsupported,
+                  fmt::format("activations cannot be quantized by {}", to_string(quantizer.args.strategy)),
+                  "use tensor, token, group or tensor_group");
+  }
+}
+
+}  // namespace quant

@@ -1,0 +1,29 @@
+// Quantizes rows of floats and turns them back, with scales that follow from the values.
+#pragma once
+
+#include <cstdint>
+#include <span>
+#include <vector>
+
+#include "quant/scale_rules.h"
+
+namespace quant::forward {
+
+/// Fake quantization of one row after another, for one thread.
+class RowQuantizer {
+ public:
+  explicit RowQuantizer(const ScaleRules& rules) : rules_(rules) {}
+  /// Scales from each group of `group` values; the last may be short.
+  void dynamic(std::span<float> row, std::uint64_t group);
+  /// One given scale and zero point.
+  void fixed(std::span<float> row, float scale, float zero_point) const;
+
+ private:
+  ScaleRules rules_;
+  std::vector<float> minima_, maxima_, scales_, zero_points_;
+};
+
+/// The rules of `args` for values in float32, whose scales are float32 unless args.scale_dtype says otherwise.
+ScaleRules activation_rules(const QuantArgs& args, float global_scale);
+
+}  // namespace quant::forward

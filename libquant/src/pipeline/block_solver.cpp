@@ -1,0 +1,279 @@
+#include "pipeline/block_solver.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+
+#include "pipeline/block_stream.h"
+#include "plan/resources.h"
+#include "quant/error.h"
+#include "quant/observers.h"
+#include "quant/weight_rows.h"
+
+namespace quant {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double seconds_since(Clock::time_point start) { return std::chrono::duration<double>(Clock::now() - start).count(); }
+
+constexpr std::uint64_t kErrorRows = 512;
+
+std::vector<float> dequantize(const QuantizedTensor& coded, int threads) {
+  std::vector<float> values(coded.rows * coded.cols);
+  const auto rows = static_cast<std::int64_t>(coded.rows);
+#pragma omp parallel for num_threads(threads) schedule(static)
+  for (std::int64_t r = 0; r < rows; ++r) {
+    const auto row = static_cast<std::uint64_t>(r);
+    dequantize_row(coded, row, std::span(values).subspan(row * coded.cols, coded.cols));
+  }
+  return values;
+}
+
+// <X W^T, X V^T> and the like over all outputs, from H = X^T X / tokens. Rows are summed in order.
+OutputErrors output_errors(std::span<const float> weight, std::span<const float> values, std::uint64_t rows,
+                           std::span<const float> gram, std::uint64_t cols, int threads) {
+  OutputErrors errors;
+  std::vector<float> difference;
+  for (std::uint64_t first = 0; first < rows; first += kErrorRows) {
+    const std::uint64_t count = std::min(kErrorRows, rows - first);
+    const auto w = weight.subspan(first * cols, count * cols);
+    const auto v = values.subspan(first * cols, count * cols);
+    difference.resize(count * cols);
+    for (std::size_t i = 0; i < difference.size(); ++i) difference[i] = w[i] - v[i];
+    std::vector<double> form(count);
+    const auto sum_of = [&](std::span<const float> d) {
+      quadratic_forms(d, count, gram, cols, form, threads);
+      double sum = 0;
+      for (const double row : form) sum += row;
+      return sum;
+    };
+    errors.signal += sum_of(w);
+    errors.recon += sum_of(v);
+    errors.noise += sum_of(difference);
+  }
+  for (double* sum : {&errors.signal, &errors.recon, &errors.noise}) *sum = std::max(*sum, 0.0);
+  errors.dot = (errors.signal + errors.recon - errors.noise) / 2;
+  return errors;
+}
+
+std::vector<float> diagonal(const InputStatistics& inputs) {
+  std::vector<float> result;
+  for (std::uint64_t c = 0; !inputs.gram.empty() && c < inputs.cols; ++c) {
+    result.push_back(inputs.gram[c * inputs.cols + c]);
+  }
+  return result;
+}
+
+}  // namespace
+
+// One linear on its way: float weights, then codes.
+struct BlockSolver::Job {
+  const LinearWeight* weight = nullptr;
+  std::size_t linear = 0;
+  std::vector<float> values;
+  TensorParams params;
+  QuantizedTensor coded;
+  SolveRecord record;
+};
+
+BlockSolver::Job BlockSolver::load(const LinearWeight& weight, std::size_t linear) {
+  leave_if_stopped(context_.run.stop);
+  context_.begin(weight.module);
+  Job job;
+  job.weight = &weight;
+  job.linear = linear;
+  job.values = context_.weights->read(weight, context_.run.threads);
+  require_finite(job);
+  job.params = params_of(job);
+  return job;
+}
+
+void BlockSolver::require_finite(const Job& job) const {
+  const auto bad = find_non_finite(f32_view(job.values, job.weight->rows, job.weight->cols));
+  if (!bad) return;
+  throw Error(ErrorCode::numerical,
+              fmt::format("{} has a weight that is NaN or infinite (row {}, column {}: {})", job.weight->tensor,
+                          bad->row, bad->col, bad->value),
+              "repair the checkpoint, or add this module to the recipe's 'ignore'");
+}
+
+// Values of the whole tensor by the range rule of plain rounding, where the scheme has such.
+TensorParams BlockSolver::params_of(const Job& job) const {
+  const PlannedLinear& planned = context_.plan->linears[job.linear];
+  const QuantArgs& args = *context_.plan->groups[planned.scheme].scheme.weights;
+  const ModifierAlgorithm& algorithm = context_.plan->work->algorithms[planned.modifier];
+  const bool whole = args.strategy == Strategy::tensor || is_nvfp4(args);
+  if (!whole || algorithm.quantizer != nullptr) {
+    if (algorithm.quantizer == nullptr) return {};
+    return algorithm.quantizer->prepare(f32_view(job.values, job.weight->rows, job.weight->cols), args, {},
+                                        context_.run.threads);
+  }
+  const AlgorithmEntry* plain = context_.plan->registry->modifier("QuantizationModifier");
+  if (plain == nullptr) return {};
+  Parameters defaults;
+  for (const ParameterSpec& parameter : plain->parameters) defaults[parameter.name] = parameter.default_value;
+  const auto created = plain->create(defaults);
+  const auto* quantizer = dynamic_cast<const Quantizer*>(created.get());
+  if (quantizer == nullptr) return {};
+  return quantizer->prepare(f32_view(job.values, job.weight->rows, job.weight->cols), args, {}, context_.run.threads);
+}
+
+// Linears that runtimes fuse have one global scale: that of the largest weight, which is the smallest. Members of a set
+// read the same input, and so are in one unit.
+void BlockSolver::share_global_scales(std::vector<Job>& jobs) const {
+  std::map<int, float> smallest;
+  for (const Job& job : jobs) {
+    const int set = context_.plan->linears[job.linear].fused_set;
+    if (set < 0 || !job.params.global_scale) continue;
+    const auto [at, is_new] = smallest.try_emplace(set, *job.params.global_scale);
+    if (!is_new) at->second = std::min(at->second, *job.params.global_scale);
+  }
+  for (Job& job : jobs) {
+    const auto found = smallest.find(context_.plan->linears[job.linear].fused_set);
+    if (found != smallest.end()) job.params.global_scale = found->second;
+  }
+}
+
+void BlockSolver::code_plain(const Quantizer& quantizer, Job& job, std::span<const float> importance) {
+  const PlannedLinear& planned = context_.plan->linears[job.linear];
+  const QuantArgs& args = *context_.plan->groups[planned.scheme].scheme.weights;
+  const DType scale_type = context_.plan->layout->scale_dtype(args, planned.shape.dtype);
+  const TensorView view = f32_view(job.values, job.weight->rows, job.weight->cols);
+  quantizer.quantize_rows(view, args, scale_type, job.params, importance, job.coded, {});
+}
+
+Scheme BlockSolver::scheme_of(const WorkLinear& entry, const InputStatistics& inputs) {
+  const PlannedLinear& planned = context_.plan->linears[entry.linear];
+  const Scheme& scheme = context_.plan->groups[planned.scheme].scheme;
+  if (!entry.static_input) return scheme;
+  const float absmax = inputs.absmax.empty() ? 0.0F : *std::max_element(inputs.absmax.begin(), inputs.absmax.end());
+  return with_input_range(scheme, static_cast<double>(absmax));
+}
+
+void BlockSolver::solve(const Program& program, const InputUnit& unit, const InputStatistics& inputs) {
+  std::map<std::size_t, std::vector<const WorkLinear*>> by_modifier;
+  for (const WorkLinear& entry : unit.linears) {
+    by_modifier[context_.plan->linears[entry.linear].modifier].push_back(&entry);
+  }
+  for (const auto& [modifier, entries] : by_modifier) {
+    const ModifierAlgorithm& algorithm = context_.plan->work->algorithms[modifier];
+    std::vector<Job> jobs;
+    for (const WorkLinear* entry : entries) jobs.push_back(load(weight_at(program, entry->place), entry->linear));
+    share_global_scales(jobs);
+    const auto start = Clock::now();
+    if (algorithm.calibrated != nullptr) {
+      std::vector<LinearTask> tasks;
+      for (Job& job : jobs) {
+        const PlannedLinear& planned = context_.plan->linears[job.linear];
+        LinearTask task;
+        task.module = planned.shape.module;
+        task.rows = job.weight->rows;
+        task.cols = job.weight->cols;
+        task.weight = job.values;
+        task.args = *context_.plan->groups[planned.scheme].scheme.weights;
+        task.scale_dtype = context_.plan->layout->scale_dtype(task.args, planned.shape.dtype);
+        task.params = job.params;
+        task.out = &job.coded;
+        tasks.push_back(std::move(task));
+      }
+      algorithm.calibrated->quantize(tasks, inputs, context_.run);
+      for (std::size_t i = 0; i < jobs.size(); ++i) jobs[i].record = std::move(tasks[i].record);
+    } else {
+      const auto importance = algorithm.own->needs().gram ? diagonal(inputs) : std::vector<float>{};
+      for (Job& job : jobs) code_plain(*algorithm.quantizer, job, importance);
+    }
+    double weights = 0;
+    for (const Job& job : jobs) weights += static_cast<double>(job.values.size());
+    const double seconds = seconds_since(start);
+    for (std::size_t i = 0; i < jobs.size(); ++i) {
+      const double share = static_cast<double>(jobs[i].weight->rows * jobs[i].weight->cols) / std::max(weights, 1.0);
+      finish(jobs[i], scheme_of(*entries[i], inputs), inputs, seconds * share);
+      jobs[i] = Job{};
+    }
+  }
+}
+
+void BlockSolver::solve_plain(const Program& program, const std::vector<WorkLinear>& linears) {
+  // Fused sets lie in one block; one by one would miss what they share.
+  std::map<int, float> shared;
+  for (const WorkLinear& entry : linears) {
+    const int set = context_.plan->linears[entry.linear].fused_set;
+    if (set < 0) continue;
+    const Job job = load(weight_at(program, entry.place), entry.linear);
+    if (!job.params.global_scale) continue;
+    const auto [at, is_new] = shared.try_emplace(set, *job.params.global_scale);
+    if (!is_new) at->second = std::min(at->second, *job.params.global_scale);
+  }
+  for (const WorkLinear& entry : linears) {
+    Job job = load(weight_at(program, entry.place), entry.linear);
+    const auto found = shared.find(context_.plan->linears[entry.linear].fused_set);
+    if (found != shared.end()) job.params.global_scale = found->second;
+    const PlannedLinear& planned = context_.plan->linears[entry.linear];
+    const auto start = Clock::now();
+    code_plain(*context_.plan->work->algorithms[planned.modifier].quantizer, job, {});
+    finish(job, context_.plan->groups[planned.scheme].scheme, {}, seconds_since(start));
+  }
+}
+
+void BlockSolver::solve_table(const LinearWeight& table, std::size_t linear) {
+  Job job = load(table, linear);
+  const PlannedLinear& planned = context_.plan->linears[linear];
+  const ModifierAlgorithm& algorithm = context_.plan->work->algorithms[planned.modifier];
+  const Scheme& scheme = context_.plan->groups[planned.scheme].scheme;
+  const auto start = Clock::now();
+  if (algorithm.calibrated == nullptr) {
+    code_plain(*algorithm.quantizer, job, {});
+  } else {
+    InputStatistics nothing;
+    nothing.cols = table.cols;
+    LinearTask task;
+    task.module = planned.shape.module;
+    task.rows = table.rows;
+    task.cols = table.cols;
+    task.weight = job.values;
+    task.args = *scheme.weights;
+    task.scale_dtype = context_.plan->layout->scale_dtype(task.args, planned.shape.dtype);
+    task.params = job.params;
+    task.out = &job.coded;
+    algorithm.calibrated->quantize(std::span(&task, 1), nothing, context_.run);
+    job.record = std::move(task.record);
+  }
+  finish(job, scheme, {}, seconds_since(start));
+}
+
+void BlockSolver::finish(Job& job, const Scheme& scheme, const InputStatistics& inputs, double seconds) {
+  const PlannedLinear& planned = context_.plan->linears[job.linear];
+  // Solvers may have worked in the weights' place: errors are against what they were.
+  job.values = context_.weights->read(*job.weight, context_.run.threads);
+  ItemResult result = context_.output->write_linear(job.linear, scheme, job.values, job.coded);
+  std::vector<float> values = dequantize(job.coded, context_.run.threads);
+  if (context_.plan->work->algorithms[planned.modifier].calibrated != nullptr || !inputs.gram.empty()) {
+    CalibrationRecord record;
+    record.tokens = inputs.tokens;
+    record.damping = job.record.damping;
+    record.fallback = job.record.fallback;
+    if (!inputs.gram.empty() && inputs.tokens > 0) {
+      record.output = output_errors(job.values, values, job.coded.rows, inputs.gram, job.coded.cols,
+                                    context_.run.threads);
+    }
+    result.calibration = std::move(record);
+  }
+  result.notes = std::move(job.record.notes);
+  result.seconds = seconds;
+  context_.finished(context_.output->key_of_linear(job.linear), std::move(result));
+  job.coded = QuantizedTensor{};
+  job.values = std::vector<float>{};
+  context_.weights->set(*job.weight, std::move(values));
+  if (scheme.input_activations) {
+    InputQuantizer quantizer{*scheme.input_activations, 0, 0};
+    if (constant_absmax(*scheme.input_activations) && scheme.input_activations->strategy == Strategy::tensor) {
+      quantizer.scale = static_activation_scale(*scheme.input_activations);
+    }
+    static_inputs_[planned.shape.module] = quantizer;
+  }
+}
+
+}  // namespace quant

@@ -1,0 +1,34 @@
+// Collects what algorithms need to know of the inputs of linears.
+#pragma once
+
+#include <optional>
+#include <span>
+
+#include "quant/calibrated.h"
+#include "quant/linalg.h"
+
+namespace quant {
+
+/// Accumulates InputStatistics over calls, for the needs given. The result depends on the rows and on their division
+/// into calls (through the order of sums in Gram matrices), never on the number of threads.
+class StatisticsCollector {
+ public:
+  StatisticsCollector(std::uint64_t cols, const CalibrationNeeds& needs, ProductType product);
+
+  /// Rows x [count, cols]. `reference` [count, cols]: the same rows in the unquantized model, if cross_gram is needed.
+  void add(std::span<const float> x, std::span<const float> reference, std::uint64_t count, int threads);
+  /// Moves out what was collected.
+  InputStatistics take(int threads);
+
+ private:
+  void add_ranges(std::span<const float> x, std::uint64_t count, int threads);
+  void add_rows(std::span<const float> x, std::uint64_t count);
+
+  CalibrationNeeds needs_;
+  InputStatistics statistics_;
+  std::vector<double> sum_abs_;
+  std::optional<GramAccumulator> gram_;
+  std::uint64_t row_distance_ = 1;
+};
+
+}  // namespace quant

@@ -1,0 +1,22 @@
+#include "plan/algorithm_set.h"
+
+namespace quant {
+
+ModifierAlgorithm create_algorithm(const RecipeModifier& modifier, const Registry& registry) {
+  ModifierAlgorithm result;
+  const AlgorithmEntry* entry = registry.modifier(modifier.type);
+  if (entry == nullptr) return result;
+  result.own = entry->create(modifier.parameters);
+  result.quantizer = dynamic_cast<const Quantizer*>(result.own.get());
+  result.calibrated = dynamic_cast<const CalibratedQuantizer*>(result.own.get());
+  result.transform = dynamic_cast<const Transform*>(result.own.get());
+  return result;
+}
+
+std::vector<ModifierAlgorithm> create_algorithms(const Recipe& recipe, const Registry& registry) {
+  std::vector<ModifierAlgorithm> result;
+  for (const RecipeModifier& modifier : recipe.modifiers) result.push_back(create_algorithm(modifier, registry));
+  return result;
+}
+
+}  // namespace quant

@@ -1,0 +1,116 @@
+// The calibrated part of a plan in detail: what is collected where, in which order, and which tensors change.
+#pragma once
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "plan/algorithm_set.h"
+#include "plan/smoothing_sites.h"
+#include "quant/calibration_data.h"
+#include "quant/logical_tensors.h"
+#include "quant/model_program.h"
+#include "quant/plan.h"
+
+namespace quant {
+
+/// A linear of a program that the plan quantizes.
+struct WorkLinear {
+  LinearPlace place;
+  std::size_t linear = 0;     ///< index into Plan::linears
+  bool static_input = false;  ///< its inputs' range becomes a stored scale
+};
+
+/// One distinct input: a value, or an expert's rows of one. Linears that read it share its statistics.
+struct InputUnit {
+  ValueId value = -1;
+  std::size_t op = 0;   ///< a LinearOp that reads it
+  int expert = -1;      ///< its rows only; -1: all
+  CalibrationNeeds needs;
+  std::vector<WorkLinear> linears;
+};
+
+/// A place within a program where statistics are collected: values `live` are enough to go on from operation `begin`.
+struct Sweep {
+  std::size_t begin = 0;
+  std::size_t linears = 0;  ///< operations [begin, linears) lead to the inputs of the units
+  std::vector<ValueId> live;
+  std::vector<InputUnit> units;
+};
+
+/// A smoothing site that at least one transform wants.
+struct WorkSite {
+  SmoothingSite site;
+  CalibrationNeeds needs;
+  std::vector<std::size_t> modifiers;  ///< whose transforms want it, in order
+};
+
+/// One program: the embeddings, a decoder layer, or the head.
+struct BlockWork {
+  const Program* program = nullptr;
+  std::vector<WorkSite> sites;
+  std::vector<WorkLinear> plain;     ///< coded before anything runs: no statistics are needed
+  std::vector<std::size_t> tables;   ///< embedding tables, indices into Plan::linears: likewise
+  std::vector<Sweep> sweeps;         ///< the rest, in order of execution
+  std::vector<std::size_t> linears;  ///< indices into Plan::linears of all that this program codes
+  std::vector<std::size_t> copies;   ///< indices into Plan::copies of tensors that transforms may change
+  bool last = false;                 ///< nothing after it is needed: its outputs are not computed
+};
+
+/// Sequences [first, first + count) of `tokens` tokens go through a program together.
+struct TokenChunk {
+  std::size_t first = 0;
+  std::size_t count = 0;
+  std::uint64_t tokens = 0;
+};
+
+struct CalibrationWork {
+  explicit CalibrationWork(const Checkpoint& checkpoint, const Registry& registry) : tensors(checkpoint, registry) {}
+
+  LogicalTensors tensors;
+  ModelProgram program;
+  TokenSequences data;
+  bool all_experts = false;
+  bool second_stream = false;
+  std::vector<TokenChunk> chunks;
+  std::vector<BlockWork> blocks;            ///< embeddings first; the head last, if it has work
+  std::vector<ModifierAlgorithm> algorithms;  ///< one per modifier
+  std::vector<bool> linear_is_here;         ///< Plan::linears: coded by a block
+  std::vector<bool> copy_is_here;           ///< Plan::copies: written by a block
+
+  explicit CalibrationWork(const CalibrationWork&) = delete;
+  CalibrationWork& operator=(const CalibrationWork&) = delete;
+};
+
+/// Whether inputs of linears of this scheme have a stored scale that the recipe does not give.
+bool needs_input_range(const Scheme& scheme);
+/// The scheme with the measured largest magnitude of the inputs in place: what layouts make the stored scale of.
+Scheme with_input_range(const Scheme& scheme, double absmax);
+
+/// Multiplications and additions of operations [begin, end) for one model and a number of tokens. Products of linears,
+/// and attention over sequences of the average length.
+double operations_between(const CalibrationWork& work, const Program& program, std::size_t begin, std::size_t end,
+                          std::uint64_t tokens);
+/// Of the Gram matrices of a unit's inputs.
+double gram_operations(const CalibrationWork& work, const Program& program, const InputUnit& unit,
+                       std::uint64_t tokens);
+/// Of coding a unit's linears, and of measuring their output errors.
+double solve_operations(const Plan& plan, const InputUnit& unit);
+/// Bytes of a unit's statistics while they are collected.
+std::uint64_t statistics_bytes(const Program& program, ValueId value, const CalibrationNeeds& needs);
+
+namespace plan_detail {
+
+/// Whether any modifier or scheme that linears got learns from data.
+bool is_calibrated(const Plan& plan, const std::vector<ModifierAlgorithm>& algorithms);
+/// Reads the data and works out Plan::calibration and the work behind it; null if something stands in the way, which
+/// goes to Plan::problems.
+std::shared_ptr<CalibrationWork> plan_calibration(Plan& plan);
+/// Divides sequences into chunks of at most `tokens` tokens (or one longer sequence).
+std::vector<TokenChunk> divide(const TokenSequences& data, std::uint64_t tokens);
+/// Chooses chunks and what is held in memory under the plan's limit; fills operations, memory, disk and time.
+void estimate_calibration(Plan& plan, CalibrationWork& work);
+
+}  // namespace plan_detail
+}  // namespace quant

@@ -1,0 +1,357 @@
+// Laws of calibrated runs, with algorithms that only look.
+#include <cmath>
+
+#include "calibrated_fixture.h"
+#include "quant/forward.h"
+#include "support/catch.h"
+
+using namespace quant;
+using namespace quant::test;
+
+namespace {
+
+// Statistics in float64 of what each linear of a finished model reads, one sequence at a time.
+struct NaiveStatistics {
+  std::uint64_t tokens = 0;
+  std::vector<double> gram, absmax, minimum, maximum, sum_abs;
+};
+
+std::map<std::string, NaiveStatistics> naive_statistics(const std::filesystem::path& model,
+                                                        const std::filesystem::path& ids) {
+  const auto checkpoint = open_checkpoint(model);
+  const LogicalTensors tensors(*checkpoint, builtin_registry());
+  const ModelProgram program = build_model_program(tensors);
+  const ModelWeights weights(tensors);
+  const TokenSequences data = read_sequences(ids, nullptr, {});
+  std::map<std::string, NaiveStatistics> all;
+  for (const auto& sequence : data.sequences) {
+    Batch batch;
+    batch.lengths = {sequence.size()};
+    batch.ids = sequence;
+    std::vector<float> stream;
+    std::vector<const Program*> programs = {&program.embeddings};
+    for (const Program& block : program.blocks) programs.push_back(&block);
+    for (const Program* part : programs) {
+      ProgramRunner runner(*part, weights, {});
+      Values values(*part);
+      if (part->input >= 0) values.at(part->input) = stream;
+      std::vector<ValueId> keep = {part->output};
+      for (const Op& op : part->ops) {
+        if (const auto* linear = std::get_if<LinearOp>(&op)) keep.push_back(linear->in);
+      }
+      runner.run(0, part->ops.size(), batch, values, keep);
+      for (const Op& op : part->ops) {
+        const auto* linear = std::get_if<LinearOp>(&op);
+        if (linear == nullptr) continue;
+        const std::uint64_t cols = linear->weights.front().cols;
+        NaiveStatistics& naive = all[linear->weights.front().module];
+        naive.gram.resize(cols * cols);
+        for (auto* list : {&naive.absmax, &naive.minimum, &naive.maximum, &naive.sum_abs}) list->resize(cols);
+        const std::vector<float>& x = values.at(linear->in);
+        for (std::uint64_t t = 0; t < sequence.size(); ++t) {
+          const float* row = x.data() + t * cols;
+          for (std::uint64_t c = 0; c < cols; ++c) {
+            naive.absmax[c] = std::max(naive.absmax[c], std::fabs(static_cast<double>(row[c])));
+            naive.minimum[c] = std::min(naive.minimum[c], static_cast<double>(row[c]));
+            naive.maximum[c] = std::max(naive.maximum[c], static_cast<double>(row[c]));
+            naive.sum_abs[c] += std::fabs(static_cast<double>(row[c]));
+            for (std::uint64_t d = 0; d < cols; ++d) {
+              naive.gram[c * cols + d] += static_cast<double>(row[c]) * static_cast<double>(row[d]);
+            }
+          }
+        }
+        naive.tokens += sequence.size();
+      }
+      stream = values.at(part->output);
+    }
+  }
+  return all;
+}
+
+void check_near(const std::vector<float>& values, const std::vector<double>& expected, double divisor,
+                double tolerance) {
+  REQUIRE(values.size() == expected.size());
+  double largest = 0;
+  double worst = 0;
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    largest = std::max(largest, std::fabs(expected[i] / divisor));
+    worst = std::max(worst, std::fabs(static_cast<double>(values[i]) - expected[i] / divisor));
+  }
+  CHECK(largest > 0);
+  CHECK(worst <= tolerance * largest);
+}
+
+std::map<std::string, std::string> bytes_of(const CalibratedModel& model, const std::string& name) {
+  return model_files(model.dir / name);
+}
+
+}  // namespace
+
+TEST_CASE("every linear is coded with the inputs that it has in the finished model") {
+  CalibratedModel model;
+  Seen::instance() = {};
+  const RunReport report = model.run(probe("ProbeAll"), "out");
+  const Seen seen = Seen::instance();
+  REQUIRE(report.layers.size() == 14);
+  REQUIRE(seen.order.size() == 14);
+
+  // 3 bits change everything behind a linear: the float model's statistics would be far off.
+  const auto naive = naive_statistics(model.dir / "out", model.dir / "ids.npy");
+  REQUIRE(naive.size() == 14);
+  for (const auto& [module, expected] : naive) {
+    INFO(module);
+    const InputStatistics& inputs = seen.inputs.at(module);
+    CHECK(inputs.tokens == 12 * 16);
+    REQUIRE(inputs.tokens == expected.tokens);
+    const double tokens = static_cast<double>(inputs.tokens);
+    check_near(inputs.gram, expected.gram, tokens, 2e-5);
+    check_near(inputs.absmax, expected.absmax, 1, 1e-5);
+    check_near(inputs.minimum, expected.minimum, 1, 1e-5);
+    check_near(inputs.maximum, expected.maximum, 1, 1e-5);
+    check_near(inputs.mean_abs, expected.sum_abs, tokens, 1e-5);
+    CHECK(inputs.rows.size() == inputs.tokens * inputs.cols);  // fewer than kSampleRows: all of them
+    CHECK(inputs.cross_gram.empty());
+  }
+  const auto float_model = naive_statistics(model.dir / "model", model.dir / "ids.npy");
+  const auto& last = "model.layers.1.mlp.down_proj";
+  double distance = 0;
+  for (std::size_t i = 0; i < naive.at(last).gram.size(); ++i) {
+    distance = std::max(distance, std::fabs(naive.at(last).gram[i] - float_model.at(last).gram[i]));
+  }
+  CHECK(distance > 0.01 * naive.at(last).gram[0]);
+}
+
+TEST_CASE("the report says what the outputs of each linear lost") {
+  CalibratedModel model;
+  Seen::instance() = {};
+  const RunReport report = model.run(probe("ProbeAll"), "out");
+  const auto original = open_checkpoint(model.dir / "model");
+  const auto output = open_checkpoint(model.dir / "out");
+  const LogicalTensors before(*original, builtin_registry());
+  const LogicalTensors after(*output, builtin_registry());
+  REQUIRE(report.calibration);
+  CHECK(report.calibration->tokens == 12 * 16);
+  CHECK(report.calibration->sequences == 12);
+  CHECK(report.calibration->hash.size() == 32);
+  CHECK(report.calibration->blocks.size() == 2);
+  for (const LayerReport& layer : report.layers) {
+    INFO(layer.module);
+    REQUIRE(layer.calibration);
+    REQUIRE(layer.calibration->output);
+    CHECK(layer.calibration->tokens == 12 * 16);
+    const std::vector<float>& gram = Seen::instance().inputs.at(layer.module).gram;
+    const std::uint64_t rows = layer.shape[0];
+    const std::uint64_t cols = layer.shape[1];
+    std::vector<float> w(rows * cols);
+    std::vector<float> v(rows * cols);
+    before.read_rows(*before.find(layer.module + ".weight"), 0, rows, w);
+    after.read_rows(*after.find(layer.module + ".weight"), 0, rows, v);
+    double signal = 0;
+    double noise = 0;
+    for (std::uint64_t r = 0; r < rows; ++r) {
+      for (std::uint64_t a = 0; a < cols; ++a) {
+        for (std::uint64_t b = 0; b < cols; ++b) {
+          const double h = gram[a * cols + b];
+          const double wa = w[r * cols + a];
+          const double wb = w[r * cols + b];
+          signal += wa * h * wb;
+          noise += (wa - v[r * cols + a]) * h * (wb - v[r * cols + b]);
+        }
+      }
+    }
+    CHECK(std::fabs(layer.calibration->output->signal / signal - 1) < 1e-4);
+    CHECK(std::fabs(layer.calibration->output->noise / noise - 1) < 1e-3);
+    CHECK(summarize(*layer.calibration->output).nmse > 0.001);
+  }
+}
+
+TEST_CASE("the bytes do not depend on threads, or on where activations are kept") {
+  CalibratedModel model;
+  model.run(probe("ProbeCross"), "one");
+  const auto expected = bytes_of(model, "one");
+  REQUIRE(expected.size() >= 3);
+  for (const int threads : {1, 3}) {
+    model.options.threads = threads;
+    model.run(probe("ProbeCross"), "threads" + std::to_string(threads));
+    CHECK(bytes_of(model, "threads" + std::to_string(threads)) == expected);
+  }
+  // Room for a part of one chunk's activations, and for none.
+  for (const std::uint64_t bytes : {std::uint64_t{1}, std::uint64_t{20000}}) {
+    model.options.calibration.activation_bytes = bytes;
+    const std::string name = "spill" + std::to_string(bytes);
+    model.run(probe("ProbeCross"), name);
+    CHECK(bytes_of(model, name) == expected);
+  }
+}
+
+TEST_CASE("the second stream is the unquantized model") {
+  CalibratedModel model;
+  Seen::instance() = {};
+  const RunReport report = model.run(probe("ProbeCross"), "out");
+  const auto quantized = naive_statistics(model.dir / "out", model.dir / "ids.npy");
+  const Seen seen = Seen::instance();
+  // Inputs of the very first linears are the same in both models.
+  const InputStatistics& first = seen.inputs.at("model.layers.0.self_attn.q_proj");
+  REQUIRE(first.cross_gram.size() == first.gram.size());
+  for (const float value : first.cross_gram) CHECK(value == 0.0F);
+  const InputStatistics& last = seen.inputs.at("model.layers.1.mlp.down_proj");
+  double largest = 0;
+  for (const float value : last.cross_gram) largest = std::max(largest, std::fabs(static_cast<double>(value)));
+  CHECK(largest > 1e-3);
+  check_near(last.gram, quantized.at("model.layers.1.mlp.down_proj").gram, 12 * 16, 2e-5);
+  REQUIRE(report.calibration);
+  for (const BlockReport& block : report.calibration->blocks) {
+    if (block.name == "model.layers.1") continue;  // nothing needs the last block's outputs
+    REQUIRE(block.output);
+    CHECK(summarize(*block.output).nmse > 0.0);
+    CHECK(summarize(*block.output).nmse < 1.0);
+  }
+}
+
+TEST_CASE("linears share statistics of one input, with the needs of all that read it") {
+  CalibratedModel model;
+  Seen::instance() = {};
+  // q alone learns from Gram matrices, k and v from ranges: one input, one set of statistics.
+  const std::string recipe =
+      "    ProbeAllModifier:\n      config_groups:\n        a:\n          targets: ['re:.*q_proj']\n"
+      "          weights: {num_bits: 4, symmetric: true, strategy: channel}\n"
+      "    ProbeRangeModifier:\n      config_groups:\n        b:\n          targets: ['re:.*k_proj']\n"
+      "          weights: {num_bits: 4, symmetric: true, strategy: channel}\n";
+  model.run(recipe, "out");
+  const InputStatistics& range = Seen::instance().inputs.at("model.layers.1.self_attn.k_proj");
+  CHECK(!range.gram.empty());
+  CHECK(!range.absmax.empty());
+  CHECK(range.gram == Seen::instance().inputs.at("model.layers.1.self_attn.q_proj").gram);
+}
+
+TEST_CASE("rescaled channels leave the model's function as it was") {
+  for (const DType dtype : {DType::F32, DType::F16}) {
+    TinyLlama sizes;
+    sizes.dtype = dtype;
+    CalibratedModel model(sizes);
+    Seen::instance() = {};
+    // 8-bit weights per channel are fine enough to see the function; every site of a Llama block is rescaled.
+    const RunReport report = model.run("    ProbeTransformModifier: {}\n" + probe("ProbeAll", 8), "smooth");
+    REQUIRE(report.calibration);
+    CHECK(report.calibration->blocks.front().notes.size() == 4);
+    model.run(probe("ProbeAll", 8), "plain");
+    const auto smooth = naive_statistics(model.dir / "smooth", model.dir / "ids.npy");
+    const auto plain = naive_statistics(model.dir / "plain", model.dir / "ids.npy");
+    // The norm's output is divided by the factors, channel by channel.
+    const auto& a = smooth.at("model.layers.1.mlp.gate_proj").sum_abs;
+    const auto& b = plain.at("model.layers.1.mlp.gate_proj").sum_abs;
+    for (std::size_t c = 0; c < a.size(); ++c) {
+      const double factor = 0.5 + 0.37 * static_cast<double>(c % 5);
+      CHECK(std::fabs(a[c] * factor / b[c] - 1) < 0.05);
+    }
+    const auto norm_before = read_file(model.dir / "plain" / "model.safetensors");
+    CHECK(norm_before != read_file(model.dir / "smooth" / "model.safetensors"));
+  }
+}
+
+TEST_CASE("plain linears of a calibrated recipe are those of a data-free one") {
+  CalibratedModel model;
+  const std::string plain =
+      "    QuantizationModifier:\n      config_groups:\n        a:\n          targets: ['re:.*(gate|up)_proj']\n"
+      "          weights: {num_bits: 4, symmetric: true, strategy: channel}\n";
+  const std::string probed =
+      "    ProbeAllModifier:\n      config_groups:\n        b:\n          targets: ['re:.*down_proj']\n"
+      "          weights: {num_bits: 4, symmetric: true, strategy: channel}\n";
+  model.run(plain, "free");
+  model.run(plain + probed, "both");
+  const auto one = open_checkpoint(model.dir / "free");
+  const auto two = open_checkpoint(model.dir / "both");
+  for (const TensorInfo& tensor : one->tensors()) {
+    if (tensor.name.find("gate_proj") == std::string::npos) continue;
+    INFO(tensor.name);
+    const TensorInfo* other = two->find(tensor.name);
+    REQUIRE(other != nullptr);
+    const auto a = one->view(tensor).bytes;
+    const auto b = two->view(*other).bytes;
+    CHECK(std::equal(a.begin(), a.end(), b.begin(), b.end()));
+  }
+}
+
+TEST_CASE("static scales of inputs come from their range") {
+  CalibratedModel model;
+  Seen::instance() = {};
+  model.run("    ProbeAllModifier:\n      ignore: [lm_head]\n      config_groups:\n        a:\n"
+            "          targets: [Linear]\n"
+            "          weights: {num_bits: 8, symmetric: true, strategy: channel}\n"
+            "          input_activations: {num_bits: 8, symmetric: true, strategy: tensor, dynamic: false}\n",
+            "out");
+  const auto output = open_checkpoint(model.dir / "out");
+  for (const auto& [module, inputs] : Seen::instance().inputs) {
+    INFO(module);
+    const TensorInfo* tensor = output->find(module + ".input_scale");
+    REQUIRE(tensor != nullptr);
+    float scale = 0;
+    read_f32(output->view(*tensor), 0, std::span(&scale, 1));
+    const float absmax = *std::max_element(inputs.absmax.begin(), inputs.absmax.end());
+    CHECK(std::fabs(scale / (absmax / 127.5F) - 1) < 1e-3F);
+  }
+}
+
+TEST_CASE("a stopped run goes on to the same bytes") {
+  CalibratedModel model;
+  const std::string recipe = "    ProbeTransformModifier: {}\n" + probe("ProbeCross");
+  model.run(recipe, "whole");
+  const auto expected = bytes_of(model, "whole");
+  for (const std::size_t limit : {1U, 2U, 7U, 12U, 20U, 33U}) {
+    const Plan plan = model.plan(recipe);
+    const auto output = model.dir / ("out" + std::to_string(limit));
+    std::size_t stops = 0;
+    while (!std::filesystem::exists(output)) {
+      std::atomic<bool> stop{false};
+      RunOptions options;
+      options.output = output;
+      options.resume = true;
+      options.stop = &stop;
+      double first = -1;
+      options.progress = [&](const RunProgress& progress) {
+        if (first < 0) first = static_cast<double>(progress.tensors_done);
+        if (stops < 3 && static_cast<double>(progress.tensors_done) - first >= static_cast<double>(limit)) stop = true;
+      };
+      try {
+        run_plan(plan, options);
+      } catch (const Error& error) {
+        REQUIRE(error.code() == ErrorCode::interrupted);
+        ++stops;
+        REQUIRE(stops < 100);
+      }
+    }
+    CHECK(model_files(output) == expected);
+  }
+}
+
+TEST_CASE("a run that resumes keeps the blocks that were finished") {
+  CalibratedModel model;
+  const std::string recipe = probe("ProbeAll");
+  model.run(recipe, "whole");
+  const Plan plan = model.plan(recipe);
+  RunOptions options;
+  options.output = model.dir / "out";
+  std::atomic<bool> stop{false};
+  options.stop = &stop;
+  // Probes are called in order: stop within the second block.
+  Seen::instance() = {};
+  options.progress = [&](const RunProgress&) {
+    if (Seen::instance().order.size() >= 9) stop = true;
+  };
+  try {
+    run_plan(plan, options);
+  } catch (const Error& error) {
+    REQUIRE(error.code() == ErrorCode::interrupted);
+  }
+  if (std::filesystem::exists(options.output)) return;  // progress came too late to stop anything
+  Seen::instance() = {};
+  stop = false;
+  options.progress = {};
+  options.resume = true;
+  const RunReport report = run_plan(plan, options);
+  for (const std::string& module : Seen::instance().order) CHECK(module.find("layers.1.") != std::string::npos);
+  REQUIRE(report.layers.size() == 14);
+  for (const LayerReport& layer : report.layers) CHECK(layer.calibration);
+  CHECK(report.calibration->blocks.size() == 2);
+  CHECK(bytes_of(model, "out") == bytes_of(model, "whole"));
+}
