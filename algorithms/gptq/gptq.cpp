@@ -18,8 +18,8 @@ constexpr std::array<std::pair<ColumnOrder, std::string_view>, 4> kOrders{{{Colu
                                                                            {ColumnOrder::weight, "static"},
                                                                            {ColumnOrder::group, "group"},
                                                                            {ColumnOrder::group_aware, "group_aware"}}};
-constexpr std::array<std::pair<ScaleSearch, std::string_view>, 2> kSearches{
-    {{ScaleSearch::none, "none"}, {ScaleSearch::diagonal, "diagonal"}}};
+constexpr std::array<std::pair<ScaleSearch, std::string_view>, 3> kSearches{
+    {{ScaleSearch::none, "none"}, {ScaleSearch::diagonal, "diagonal"}, {ScaleSearch::solve, "solve"}}};
 
 template <class Names, class Value>
 std::string_view name_in(const Names& names, Value value) {
@@ -144,7 +144,7 @@ std::vector<ParameterSpec> parameter_specs() {
       {"fallback_threshold", Type::integer, whole(defaults.fallback_threshold),
        "fewer tokens than these: round to nearest"},
       {"scale_search", Type::text, std::string(to_string(defaults.scale_search)),
-       "none: the scheme's observer; diagonal: least error weighted with H's diagonal"},
+       "none: the scheme's observer; diagonal: least error weighted with H's diagonal; solve: tries several ranges"},
       {"refine_rounds", Type::integer, whole(defaults.refine_rounds), "passes of coordinate descent over the codes"},
       {"refit_scales", Type::boolean, defaults.refit_scales, "a refining round also gives each group its best scale"},
       {"asymmetric", Type::number, defaults.asymmetric, "share of earlier layers' error to compensate (GPTAQ's alpha)"},

@@ -1,7 +1,9 @@
 #include "scales.h"
 
 #include <algorithm>
+#include <cmath>
 
+#include "quant/kernels.h"
 #include "quant/tensor.h"
 #include "rtn/coder.h"
 #include "rtn/parallel_for.h"
@@ -29,7 +31,7 @@ void each_piece(std::uint64_t rows, std::uint64_t step, int threads, const Body&
 ScaleRule make_scale_rule(const QuantArgs& args, DType scale_dtype, const TensorParams& params, ScaleSearch search,
                           std::span<const float> importance) {
   ScaleRule rule{args, scale_dtype, params, {}};
-  if (search == ScaleSearch::none) return rule;
+  if (search != ScaleSearch::diagonal) return rule;
   rule.args.observer = "mse_search";
   for (auto it = rule.args.observer_kwargs.begin(); it != rule.args.observer_kwargs.end();) {
     const bool common = it->first == "symmetric_range" || it->first == "float8_format";
@@ -78,6 +80,14 @@ void fit_group(const ScaleRule& rule, std::span<const float> values, std::uint64
                  if (!out.zero_points.empty()) out.zero_points[at] = zeros[r];
                }
              });
+}
+
+void multiply_scales(const rtn::Rules& rules, float factor, std::span<float> scales) {
+  for (float& scale : scales) {
+    float moved = scale * factor;
+    if (!rules.mx) kernels().round_values(rules.round, &moved, 1);  // MX: the factors are powers of two
+    if (moved != 0 && std::isfinite(moved) && (!rules.mx || moved >= 0x1p-127F)) scale = moved;
+  }
 }
 
 void load_group(const rtn::Rules& rules, const QuantizedTensor& out, std::uint64_t first_row, std::uint64_t group,

@@ -33,6 +33,9 @@ void round_to_nearest(const ScaleRule& rule, std::span<const float> values, std:
 void fit_group(const ScaleRule& rule, std::span<const float> values, std::uint64_t first_row, std::uint64_t rows,
                std::uint64_t first_col, std::uint64_t group, QuantizedTensor& out, int threads);
 
+/// Multiplies stored scales by `factor` and rounds them to the stored type; what would become 0 stays.
+void multiply_scales(const rtn::Rules& rules, float factor, std::span<float> scales);
+
 /// Copies the scales of out's rows [first_row, first_row + grid.rows) (one group of columns, or all) to `grid`.
 void load_grid(const rtn::Rules& rules, const QuantizedTensor& out, std::uint64_t first_row, SlabGrid& grid);
 void load_group(const rtn::Rules& rules, const QuantizedTensor& out, std::uint64_t first_row, std::uint64_t group,

@@ -1,9 +1,12 @@
 #include "solver.h"
 
 #include <algorithm>
+#include <array>
 #include <cmath>
+#include <limits>
 #include <numeric>
 
+#include "best_rows.h"
 #include "quant/error.h"
 #include "quant/linalg.h"
 #include "quant/tensor.h"
@@ -23,6 +26,26 @@ std::uint64_t slab_rows(const QuantizedTensor& out) {
       out.args.strategy == Strategy::block ? out.grid.row_extent * kTileRows : std::uint64_t{kTileRows};
   return std::max(unit, (std::uint64_t{1} << 24) / std::max<std::uint64_t>(1, out.cols) / unit * unit);
 }
+
+// What ScaleSearch::solve tries: the range of the scheme's observer or that of least weighted error, times a factor.
+struct Candidate {
+  bool weighted;
+  float factor;
+};
+constexpr std::array<Candidate, 8> kCandidates{{{false, 1.0F},
+                                                {false, 0.92F},
+                                                {false, 0.84F},
+                                                {false, 0.76F},
+                                                {true, 0.94F},
+                                                {true, 1.0F},
+                                                {true, 1.07F},
+                                                {true, 1.14F}}};
+constexpr std::array<Candidate, 3> kMxCandidates{{{false, 1.0F}, {false, 0.5F}, {true, 1.0F}}};
+
+// A rule with its importance in the order of columns, and in the order of coding.
+struct Rule {
+  ScaleRule by_column, by_position;
+};
 
 std::string percent(double part) {
   const auto tenths = static_cast<int>(std::lround(part * 1000));
@@ -89,10 +112,14 @@ class TaskSolver {
 
   void make_rules() {
     rules_ = rtn::make_rules(task_.args, task_.scale_dtype, out_.global_scale);
-    rule_ = make_scale_rule(task_.args, task_.scale_dtype, params_, options_.scale_search, shared_.importance());
-    positioned_rule_ = rule_;
-    for (std::size_t p = 0; p < rule_.importance.size(); ++p) {
-      positioned_rule_.importance[p] = rule_.importance[order_->columns[p]];
+    for (Rule* rule : {&rule_, &weighted_rule_}) {
+      rule->by_column =
+          make_scale_rule(task_.args, task_.scale_dtype, params_,
+                          rule == &rule_ ? ScaleSearch::none : ScaleSearch::diagonal, shared_.importance());
+      rule->by_position = rule->by_column;
+      for (std::size_t p = 0; p < rule->by_column.importance.size(); ++p) {
+        rule->by_position.importance[p] = rule->by_column.importance[order_->columns[p]];
+      }
     }
   }
 
@@ -161,14 +188,12 @@ class TaskSolver {
     }
     if (options_.asymmetric > 0) retarget(weights, count);
     std::vector<float> ordered(weights.size());
-    permute(weights, count, ordered);
-    round_to_nearest(order_->own_groups ? positioned_rule_ : rule_, order_->own_groups ? ordered : weights, first,
-                     count, out_, threads_);
-    grid_.resize(out_.grid.cols, count);
-    load_grid(rules_, out_, first, grid_);
-    Sweep sweep(rules_, *order_, factor_->upper, options_.block_size);
-    sweep.run({count, n, ordered.data(), out_.codes.data() + first * n}, grid_, group_entry(first, count, ordered),
-              threads_);
+    const bool searches = options_.scale_search == ScaleSearch::solve && task_.args.strategy != Strategy::tensor;
+    if (searches) {
+      search_slab(first, count, weights, ordered);
+    } else {
+      code_slab({options_.scale_search == ScaleSearch::diagonal, 1}, first, count, weights, ordered, nullptr);
+    }
     if (options_.refine_rounds == 0) return;
     if (order_->own_groups) permute(weights, count, ordered);
     Refiner refiner(rules_, refine_inputs_, options_.block_size, threads_, out_);
@@ -176,12 +201,41 @@ class TaskSolver {
                 options_.refit_scales);
   }
 
+  // Codes the slab with a candidate's ranges.
+  void code_slab(const Candidate& candidate, std::uint64_t first, std::uint64_t count, std::span<const float> weights,
+                 std::span<float> ordered, double* losses) {
+    const Rule& rule = candidate.weighted ? weighted_rule_ : rule_;
+    permute(weights, count, ordered);
+    const bool own = order_->own_groups;
+    round_to_nearest(own ? rule.by_position : rule.by_column, own ? ordered : weights, first, count, out_, threads_);
+    const std::uint64_t height = out_.grid.row_extent, groups = out_.grid.cols;
+    if (candidate.factor != 1) {
+      multiply_scales(rules_, candidate.factor,
+                      std::span(out_.scales).subspan(first / height * groups, (count + height - 1) / height * groups));
+    }
+    grid_.resize(groups, count);
+    load_grid(rules_, out_, first, grid_);
+    Sweep sweep(rules_, *order_, factor_->upper, options_.block_size);
+    sweep.run({count, task_.cols, ordered.data(), out_.codes.data() + first * task_.cols, losses}, grid_,
+              group_entry(candidate, first, count, ordered), threads_);
+  }
+
+  void search_slab(std::uint64_t first, std::uint64_t count, std::span<const float> weights, std::span<float> ordered) {
+    BestRows best(out_, first, count);
+    std::vector<double> losses(count);
+    for (const Candidate& candidate : rules_.mx ? std::span<const Candidate>(kMxCandidates) : kCandidates) {
+      code_slab(candidate, first, count, weights, ordered, losses.data());
+      best.keep(losses);
+    }
+    best.restore();
+  }
+
   // Static groups: nothing.
-  std::function<void(std::uint64_t, std::uint64_t)> group_entry(std::uint64_t first, std::uint64_t count,
-                                                                std::span<const float> ordered) {
+  std::function<void(std::uint64_t, std::uint64_t)> group_entry(const Candidate& candidate, std::uint64_t first,
+                                                                std::uint64_t count, std::span<const float> ordered) {
     const bool grouped = task_.args.strategy == Strategy::group || task_.args.strategy == Strategy::tensor_group;
     if (options_.static_groups || !order_->adjoining || !grouped || out_.grid.cols == 1) return {};
-    return [this, first, count, ordered](std::uint64_t group, std::uint64_t position) {
+    return [this, candidate, first, count, ordered](std::uint64_t group, std::uint64_t position) {
       const std::uint64_t n = task_.cols;
       std::uint64_t end = position;
       while (end < n && order_->groups[end] == group) ++end;
@@ -191,7 +245,11 @@ class TaskSolver {
         std::copy_n(ordered.data() + r * n + position, width, values.data() + r * width);
       }
       if (!all_finite(values)) return;
-      fit_group(positioned_rule_, values, first, count, position, group, out_, threads_);
+      const Rule& rule = candidate.weighted ? weighted_rule_ : rule_;
+      fit_group(rule.by_position, values, first, count, position, group, out_, threads_);
+      for (std::uint64_t r = 0; r < count && candidate.factor != 1; ++r) {
+        multiply_scales(rules_, candidate.factor, {&out_.scales[(first + r) * out_.grid.cols + group], 1});
+      }
       load_group(rules_, out_, first, group, grid_);
     };
   }
@@ -205,7 +263,7 @@ class TaskSolver {
   const Order* order_ = nullptr;
   const Factor* factor_ = nullptr;
   rtn::Rules rules_;
-  ScaleRule rule_, positioned_rule_;
+  Rule rule_, weighted_rule_;
   SlabGrid grid_;
   RefineInputs refine_inputs_;
 };

@@ -18,6 +18,15 @@ struct Tile {
       : values(block * kTileRows), errors(block * kTileRows), rounded(kTileRows), codes(kTileRows) {}
 };
 
+void add_squares(const std::vector<float>& errors, std::uint64_t width, std::uint64_t count, double* losses) {
+  float sums[kTileRows] = {};
+  for (std::uint64_t k = 0; k < width; ++k) {
+    const float* own = errors.data() + k * kTileRows;
+    for (std::uint64_t r = 0; r < kTileRows; ++r) sums[r] += own[r] * own[r];
+  }
+  for (std::uint64_t r = 0; r < count; ++r) losses[r] += sums[r];
+}
+
 }  // namespace
 
 void SlabGrid::resize(std::uint64_t groups, std::uint64_t slab_rows) {
@@ -64,6 +73,7 @@ void Sweep::code_block(const Slab& slab, const SlabGrid& grid, std::uint64_t fir
       pass_on_columns(tile.values.data(), tile.errors.data(), factor_.data(), width, k / kStrip * kStrip, strip_end,
                       strip_end, width);
     }
+    if (slab.losses != nullptr) add_squares(tile.errors, width, count, slab.losses + row);
     store_tile(tile.errors.data(), count, width, errors_.data() + row * width, width);
   };
   rtn::parallel_for(
@@ -73,6 +83,7 @@ void Sweep::code_block(const Slab& slab, const SlabGrid& grid, std::uint64_t fir
 void Sweep::run(const Slab& slab, SlabGrid& grid,
                 const std::function<void(std::uint64_t group, std::uint64_t position)>& enter_group, int threads) {
   const std::uint64_t n = slab.cols;
+  if (slab.losses != nullptr) std::fill_n(slab.losses, slab.rows, 0.0);
   for (std::uint64_t first = 0; first < n;) {
     const std::uint64_t end = block_end(first, static_cast<bool>(enter_group));
     if (enter_group && (first == 0 || order_.groups[first] != order_.groups[first - 1])) {

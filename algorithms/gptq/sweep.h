@@ -27,6 +27,7 @@ struct Slab {
   std::uint64_t cols = 0;
   float* values = nullptr;       ///< [rows, cols] in the order of coding; destroyed
   std::int8_t* codes = nullptr;  ///< [rows, cols] in the order of columns
+  double* losses = nullptr;      ///< [rows] or null: set to each row's d H d^T, H damped, for H / Factor::unit
 };
 
 class Sweep {

@@ -123,3 +123,40 @@ TEST_CASE("refining leaves nearest codes of independent inputs alone") {
           Approx(output_error(weights.values, rtn_quantize(weights.view(), args), inputs)).epsilon(1e-6));
   }
 }
+
+TEST_CASE("trying ranges with whole solves is never worse than the plain range, row by row") {
+  const std::uint64_t rows = 70, cols = 120;
+  const Weights weights = sample_weights(rows, cols, DType::F32, 3);
+  const InputStatistics inputs = correlated_inputs(cols, 600);
+  const auto row_error = [&](const QuantizedTensor& q, std::uint64_t first, std::uint64_t count) {
+    QuantizedTensor part = q;
+    part.rows = count;
+    part.codes.assign(q.codes.begin() + static_cast<std::ptrdiff_t>(first * cols),
+                      q.codes.begin() + static_cast<std::ptrdiff_t>((first + count) * cols));
+    const auto at = static_cast<std::ptrdiff_t>(first / q.grid.row_extent * q.grid.cols);
+    part.scales.assign(q.scales.begin() + at, q.scales.end());
+    if (!q.zero_points.empty()) part.zero_points.assign(q.zero_points.begin() + at, q.zero_points.end());
+    const std::vector<float> values(weights.values.begin() + static_cast<std::ptrdiff_t>(first * cols),
+                                    weights.values.begin() + static_cast<std::ptrdiff_t>((first + count) * cols));
+    return output_error(values, part, inputs);
+  };
+  for (const QuantArgs& args : all_schemes()) {
+    if (make_gptq()->unsupported(args)) continue;
+    for (const bool static_groups : {true, false}) {
+      GptqOptions options = refined(0, false, ColumnOrder::group_aware);
+      options.static_groups = static_groups;
+      options.dampening_frac = 1e-5;  // the damped error is what is compared
+      const QuantizedTensor plain = gptq_quantize(weights.values, rows, inputs, args, options, 1).tensor;
+      options.scale_search = ScaleSearch::solve;
+      const QuantizedTensor tried = gptq_quantize(weights.values, rows, inputs, args, options, 3).tensor;
+      const std::uint64_t height = args.strategy == Strategy::tensor ? rows : plain.grid.row_extent;
+      std::size_t worse = 0;
+      for (std::uint64_t r = 0; r < rows; r += height) {
+        const std::uint64_t count = std::min(height, rows - r);
+        worse += row_error(tried, r, count) > row_error(plain, r, count) * 1.001 + 1e-12 ? 1 : 0;
+      }
+      INFO(describe(args) << " static " << static_groups);
+      CHECK(worse == 0);
+    }
+  }
+}

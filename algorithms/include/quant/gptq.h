@@ -22,8 +22,9 @@ std::string_view to_string(ColumnOrder order);
 
 /// How scales are chosen before the first column is coded.
 enum class ScaleSearch {
-  none,     ///< by the scheme's observer
-  diagonal  ///< by least squared error, each column weighted with its diagonal element of H
+  none,      ///< by the scheme's observer
+  diagonal,  ///< by least squared error, each column weighted with its diagonal element of H
+  solve      ///< per row the best of several ranges, each tried with a whole solve
 };
 std::string_view to_string(ScaleSearch search);
 
