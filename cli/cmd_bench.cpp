@@ -31,7 +31,8 @@ Json result_json(const BenchmarkResult& result) {
 int bench_command(const BenchCommand& options, Session& session) {
   const int available = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   const int threads = options.threads > 0 ? options.threads : available;
-  const auto cases = linalg_benchmarks(options.width, threads);
+  auto cases = linalg_benchmarks(options.width, threads);
+  std::ranges::move(forward_benchmarks(options.width, threads), std::back_inserter(cases));
   Table table({{"operation"},
                {"type"},
                {"shape"},

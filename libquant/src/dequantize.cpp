@@ -8,6 +8,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 #include <numeric>
+#include <set>
 #include <system_error>
 
 #include "output/files.h"
@@ -108,15 +109,26 @@ class Dequantizer {
     }
     result_.files = shards_.size();
     result_.linears = tensors_.linears().size();
-    result_.tensors = tensors_.tensors().size();
     return result_;
   }
 
  private:
   const std::vector<std::pair<std::string, std::string>> metadata_{{"format", "pt"}};
 
+  /// Scales of a quantized cache mean nothing beside plain weights.
+  std::set<std::string> cache_scales() const {
+    std::set<std::string> names;
+    if (tensors_.layout() == nullptr) return names;
+    for (const StoredKv& kv : tensors_.layout()->find_kv(tensors_.checkpoint())) {
+      names.insert(kv.tensors.begin(), kv.tensors.end());
+    }
+    return names;
+  }
+
   void assign_shards() {
+    const std::set<std::string> dropped = cache_scales();
     for (const LogicalTensor& tensor : tensors_.tensors()) {
+      if (dropped.contains(tensor.name)) continue;
       const StoredTensor stored{tensor.name, target_dtype(tensor, options_.dtype), tensor.shape};
       const std::uint64_t bytes = stored.bytes();
       if (shards_.empty() || (!shards_.back().stored.empty() && shards_.back().bytes + bytes > options_.shard_bytes)) {
@@ -128,6 +140,7 @@ class Dequantizer {
       shard.bytes += bytes;
       result_.bytes_before += tensor.stored_bytes;
       result_.bytes_after += bytes;
+      ++result_.tensors;
     }
     for (std::size_t i = 0; i < shards_.size(); ++i) {
       shards_[i].file = shard_file_name(i, shards_.size(), container_.extension());

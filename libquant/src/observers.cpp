@@ -292,7 +292,7 @@ float static_activation_global_scale(float minimum, float maximum) {
   require_finite(maximum, "largest value seen");
   constexpr float kLargestScaleTimesElement = 448.0F * 6.0F;
   const float absmax = std::max({-std::min(minimum, 0.0F), std::max(maximum, 0.0F), std::numeric_limits<float>::min()});
-  const float scale = kLargestScaleTimesElement / absmax;
+  const float scale = 1.0F / absmax * kLargestScaleTimesElement;  // in PyTorch's order for number / tensor
   return std::isfinite(scale) ? scale : 1.0F;
 }
 

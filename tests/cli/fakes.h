@@ -88,6 +88,10 @@ class FakeLayout final : public Layout {
                           const std::vector<std::string>&) const override {
     return model.text;
   }
+  std::vector<StoredKv> find_kv(const Checkpoint& checkpoint) const override {
+    if (checkpoint.find("attn.k_scale") == nullptr) return {};
+    return {{"attn", {1, 1}, {"attn.k_scale", "attn.v_scale"}}};
+  }
   bool recognizes(const ModelConfig& model) const override {
     return model.quantization_config.find("\"fake\"") != std::string::npos;
   }

@@ -46,6 +46,15 @@ std::vector<T> values_at(const std::string& file, std::size_t offset, std::size_
 
 }  // namespace
 
+TEST_CASE("scales of a quantized cache are not among plain weights", "[dequantize]") {
+  Setup with;
+  with.checkpoint.add("attn.k_scale", {1}, {0.5F});
+  with.checkpoint.add("attn.v_scale", {1}, {0.25F});
+  Setup without;
+  CHECK(with.run().tensors == without.run().tensors);
+  CHECK(read_file(with.dir / "out" / "model.raw") == read_file(without.dir / "out" / "model.raw"));
+}
+
 TEST_CASE("a quantized checkpoint becomes plain, with the files beside it", "[dequantize]") {
   Setup s;
   const DequantizeResult result = s.run();

@@ -43,6 +43,9 @@ inline QuantizedTensor slice_rows(const QuantizedTensor& whole, std::uint64_t fi
   slice.scale_dtype = whole.scale_dtype;
   slice.global_scale = whole.global_scale;
   slice.group_index = whole.group_index;
+  slice.input_scale = whole.input_scale;
+  slice.input_zero_point = whole.input_zero_point;
+  slice.input_global_scale = whole.input_global_scale;
   std::copy_n(whole.codes.begin() + static_cast<std::ptrdiff_t>(first * whole.cols), slice.codes.size(),
               slice.codes.begin());
   const std::uint64_t scale_row = whole.args.strategy == Strategy::tensor ? 0 : first / whole.grid.row_extent;

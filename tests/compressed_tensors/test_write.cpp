@@ -1,7 +1,9 @@
+#include <map>
 #include <set>
 
 #include "layout_helpers.h"
 #include "quant/error.h"
+#include "quant/observers.h"
 #include "support/catch.h"
 
 using namespace quant;
@@ -132,6 +134,44 @@ TEST_CASE("static activations of a constant range are stored as scales") {
   nvfp4.input_activations->observer_kwargs["absmax"] = 16.0;
   CHECK_FALSE(layout().unsupported(nvfp4, linear));
   CHECK(value_of(nvfp4, "m.input_global_scale") == 168.0F);
+}
+
+TEST_CASE("calibrated scales of inputs are stored, and a constant of the recipe wins") {
+  const LinearShape linear{"m", 4, 32, DType::BF16};
+  const auto stored = [&](const Scheme& scheme, const QuantizedTensor& tensor) {
+    std::map<std::string, float> values;
+    const auto list = layout().stored(scheme, linear);
+    const MemorySink sink = store(layout(), scheme, linear, tensor);
+    CHECK(sink.complete());
+    for (std::size_t i = 0; i < list.size(); ++i) {
+      if (list[i].name.find("input") == std::string::npos) continue;
+      std::vector<float> value(1);
+      read_f32({list[i].dtype, list[i].shape, sink.bytes[i]}, 0, value);
+      values[list[i].name] = value[0];
+    }
+    return values;
+  };
+  using Values = std::map<std::string, float>;
+  Scheme int8 = *preset_scheme("W8A8");
+  int8.input_activations = QuantArgs{};
+  int8.input_activations->symmetric = false;
+  QuantizedTensor tensor = random_tensor(*int8.weights, 4, 32, 3);
+  CHECK_THROWS_WITH(stored(int8, tensor), Catch::Contains("m.input_scale") && Catch::Contains("does not fit"));
+  const StaticScale found = static_activation_scale(*int8.input_activations, -2.0F, 5.0F, DType::BF16);
+  tensor.input_scale = found.scale;
+  tensor.input_zero_point = found.zero_point;
+  CHECK(stored(int8, tensor) == Values{{"m.input_scale", found.scale}, {"m.input_zero_point", -55.0F}});
+  int8.input_activations->observer_kwargs["absmax"] = 51.0;
+  CHECK(stored(int8, tensor) ==
+        Values{{"m.input_scale", round_to_dtype(DType::BF16, 0.4F)}, {"m.input_zero_point", 0.0F}});
+
+  Scheme nvfp4 = *preset_scheme("NVFP4");
+  tensor = random_tensor(*nvfp4.weights, 4, 32, 3);
+  CHECK_THROWS_WITH(stored(nvfp4, tensor), Catch::Contains("the global scale of its inputs is 0"));
+  tensor.input_global_scale = static_activation_global_scale(-16.0F, 3.0F);
+  CHECK(stored(nvfp4, tensor) == Values{{"m.input_global_scale", 168.0F}});
+  nvfp4.input_activations->observer_kwargs["absmax"] = 8.0;
+  CHECK(stored(nvfp4, tensor) == Values{{"m.input_global_scale", 336.0F}});
 }
 
 TEST_CASE("columns in another order are stored with their index") {

@@ -69,7 +69,7 @@ TEST_CASE("results are the same for any division into groups and any number of t
   FakeModel model(64, 1, 0.2, 100000);
   FakeModel base(64, 1, 0, 100000);
   const EvalResult expected = evaluate_perplexity(model, &base, sequences, {.threads = 1});
-  CHECK(model.largest_chunk() <= 1024);
+  CHECK(model.largest_chunk() <= 256);
   for (const std::uint64_t group : {1U, 25U, 800U}) {
     FakeModel small_model(64, 1, 0.2, group);
     FakeModel small_base(64, 1, 0, 2 * group);

@@ -4,6 +4,7 @@
 
 #include "check_program.h"
 #include "golden_model.h"
+#include "quant/forward.h"
 #include "quant/logical_tensors.h"
 #include "quant/model_program.h"
 #include "quant/registry.h"
@@ -25,6 +26,59 @@ const Registry& formats() {
     return made;
   }();
   return *registry;
+}
+
+// Both sequences of a golden model as one batch.
+struct GoldenBatch {
+  explicit GoldenBatch(const GoldenModel& golden) {
+    for (const auto& one : golden.ids) {
+      batch.lengths.push_back(one.size());
+      ids.insert(ids.end(), one.begin(), one.end());
+    }
+    batch.ids = ids;
+    for (const auto& one : golden.outputs) output.insert(output.end(), one.begin(), one.end());
+  }
+  GoldenBatch(const GoldenBatch&) = delete;
+  GoldenBatch& operator=(const GoldenBatch&) = delete;
+
+  Batch batch;
+  std::vector<std::int32_t> ids;
+  std::vector<float> output;
+};
+
+std::vector<float> run_at_once(const Program& program, const ModelWeights& weights, const ForwardOptions& options,
+                               const Batch& batch, const std::vector<float>& input) {
+  ProgramRunner runner(program, weights, options);
+  Values values(program);
+  if (program.input >= 0) values.at(program.input) = input;
+  runner.run(0, program.ops.size(), batch, values);
+  return values.at(program.output);
+}
+
+// As the pipeline does: of one stage only the values that the next one starts from are kept.
+std::vector<float> run_in_stages(const Program& program, const ModelWeights& weights, const ForwardOptions& options,
+                                 const Batch& batch, const std::vector<float>& input) {
+  const std::vector<Stage> stages = stages_of(program);
+  if (stages.empty()) return run_at_once(program, weights, options, batch, input);
+  ProgramRunner runner(program, weights, options);
+  Values values(program);
+  if (program.input >= 0) values.at(program.input) = input;
+  for (std::size_t s = 0; s < stages.size(); ++s) {
+    const std::vector<ValueId> next = s + 1 < stages.size() ? stages[s + 1].live : std::vector<ValueId>{program.output};
+    runner.run(stages[s].begin, stages[s].end, batch, values, next);
+    Values kept(program);
+    for (const ValueId id : next) kept.at(id) = values.at(id);
+    std::swap(values, kept);
+  }
+  return values.at(program.output);
+}
+
+template <typename Run>
+std::vector<float> run_model(const ModelProgram& model, const ModelWeights& weights, const ForwardOptions& options,
+                             const Batch& batch, const Run& run) {
+  std::vector<float> x = run(model.embeddings, weights, options, batch, std::vector<float>());
+  for (const Program& block : model.blocks) x = run(block, weights, options, batch, x);
+  return run(model.head, weights, options, batch, x);
 }
 
 // A change of one property of operations; false where an operation has no such property.
@@ -119,6 +173,22 @@ TEST_CASE("programs mean what Transformers computes") {
       INFO("sequence " << i);
       CHECK(error < kFloatRounding);
     }
+  }
+}
+
+TEST_CASE("the forward pass computes what Transformers computes, at once and in stages") {
+  for (const std::string& name : golden_names()) {
+    INFO(name);
+    const auto golden = golden_model(name);
+    const LogicalTensors tensors(golden->checkpoint, formats());
+    const ModelProgram model = build_model_program(tensors);
+    const ModelWeights weights(tensors);
+    const GoldenBatch input(*golden);
+    ForwardOptions options;
+    const auto output = run_model(model, weights, options, input.batch, run_at_once);
+    CHECK(relative_error(output, input.output) < kFloatRounding);
+    options.threads = 3;
+    CHECK(run_model(model, weights, options, input.batch, run_in_stages) == output);
   }
 }
 

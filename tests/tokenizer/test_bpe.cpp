@@ -129,6 +129,14 @@ TEST_CASE("unknown characters: bytes, one token each, or one for the run") {
   CHECK(make(tokenizer_json(model)).encode("a\u00ffa", false) == Ids{1, 1});
 }
 
+TEST_CASE("unknown characters that have no token vanish before neighbours are merged") {
+  const json document = tokenizer_json(bpe_model({"a", "b", "ab"}, {"a b"}));
+  CHECK(make(document).encode("a?b", false) == Ids{2});
+  std::string text;
+  for (int i = 0; i < 50; ++i) text += "a\u00e9?b";
+  CHECK(make(document).encode(text, false) == Ids(50, 2));
+}
+
 TEST_CASE("ignore_merges takes whole words that no merge makes") {
   json model = bpe_model({"a", "b", "c", "ab", "abc", std::string(50, 'b')}, {"a b"});
   CHECK(make(tokenizer_json(model)).encode("abc", false) == Ids{3, 2});

@@ -4,6 +4,7 @@
 #include "layouts/compressed_tensors/config_write.h"
 #include "layouts/compressed_tensors/find_linears.h"
 #include "layouts/compressed_tensors/formats.h"
+#include "layouts/compressed_tensors/kv_cache.h"
 #include "layouts/compressed_tensors/read_rows.h"
 #include "layouts/compressed_tensors/stored_parts.h"
 #include "layouts/compressed_tensors/write_rows.h"
@@ -41,7 +42,7 @@ class CompressedTensors final : public Layout {
   }
   std::string config_json(const ModelConfig& model, const std::vector<SchemeGroup>& groups,
                           const std::vector<std::string>& ignore) const override {
-    return ct::config_json(model, groups, ignore);
+    return ct::config_json(model, groups, ignore, std::nullopt);
   }
 
   bool recognizes(const ModelConfig& model) const override { return ct::says_compressed_tensors(model); }
@@ -55,9 +56,27 @@ class CompressedTensors final : public Layout {
   std::uint64_t read_alignment(const StoredLinear& linear) const override {
     return ct::slice_alignment(ct::format_of(linear), linear.args);
   }
+  std::optional<std::string> with_kv_cache(const std::string& config_json, const QuantArgs& args) const override {
+    return ct::with_kv_cache(config_json, args);
+  }
   std::optional<QuantArgs> kv_cache_scheme(const ModelConfig& model) const override {
     return ct::kv_cache_scheme(model);
   }
+  std::optional<std::string> unsupported_kv(const QuantArgs& args) const override {
+    return ct::why_unsupported_kv(args);
+  }
+  std::vector<StoredTensor> stored_kv(const QuantArgs& args, const std::string& attention, DType dtype) const override {
+    return ct::stored_kv(args, attention, dtype);
+  }
+  void write_kv(const QuantArgs& args, const std::string& attention, DType dtype, const KvScales& scales,
+                StoredBytesSink& sink) const override {
+    ct::write_kv(args, attention, dtype, scales, sink);
+  }
+  std::string config_json_kv(const ModelConfig& model, const std::vector<SchemeGroup>& groups,
+                             const std::vector<std::string>& ignore, const QuantArgs& kv_cache) const override {
+    return ct::config_json(model, groups, ignore, kv_cache);
+  }
+  std::vector<StoredKv> find_kv(const Checkpoint& checkpoint) const override { return ct::find_kv(checkpoint); }
 };
 
 }  // namespace

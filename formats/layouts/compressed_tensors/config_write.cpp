@@ -94,35 +94,37 @@ std::string model_format(const std::vector<SchemeGroup>& groups) {
   return formats.size() > 1 ? "mixed-precision" : std::string(format_name(*formats.begin()));
 }
 
-Json quantization_config(const std::vector<SchemeGroup>& groups, const std::vector<std::string>& ignore) {
+Json quantization_config(const std::vector<SchemeGroup>& groups, const std::vector<std::string>& ignore,
+                         const std::optional<QuantArgs>& kv_cache) {
   Json config_groups = Json::object();
   for (const auto& group : groups) config_groups[group.name] = scheme_json(group.scheme);
-  return {{"config_groups", std::move(config_groups)},
-          {"format", model_format(groups)},
-          {"global_compression_ratio", nullptr},
-          {"ignore", ignore},
-          {"kv_cache_scheme", nullptr},
-          {"quant_method", "compressed-tensors"},
-          {"quantization_status", "compressed"},
-          {"sparsity_config", Json::object()},
-          {"transform_config", Json::object()},
-          {"version", kVersion}};
+  return {{"config_groups", std::move(config_groups)}, {"format", model_format(groups)},
+          {"global_compression_ratio", nullptr},       {"ignore", ignore},
+          {"kv_cache_scheme", args_json(kv_cache)},    {"quant_method", "compressed-tensors"},
+          {"quantization_status", "compressed"},       {"sparsity_config", Json::object()},
+          {"transform_config", Json::object()},        {"version", kVersion}};
 }
 
 }  // namespace
 
 std::string config_json(const ModelConfig& model, const std::vector<SchemeGroup>& groups,
-                        const std::vector<std::string>& ignore) {
+                        const std::vector<std::string>& ignore, const std::optional<QuantArgs>& kv_cache) {
   nlohmann::ordered_json root = nlohmann::ordered_json::object();
   if (!model.text.empty()) root = parse_json(model.text, "config.json");
   if (!root.is_object()) throw Error(ErrorCode::corrupt_file, "config.json is not a JSON object");
   root.erase("compression_config");  // the name that old versions used
-  root["quantization_config"] = nlohmann::ordered_json(quantization_config(groups, ignore));
+  root["quantization_config"] = nlohmann::ordered_json(quantization_config(groups, ignore, kv_cache));
   try {
     return root.dump(2) + "\n";
   } catch (const nlohmann::json::exception& problem) {
     throw Error(ErrorCode::corrupt_file, std::string("config.json cannot be written again: ") + problem.what());
   }
+}
+
+std::string with_kv_cache(const std::string& config_json, const QuantArgs& args) {
+  auto root = nlohmann::ordered_json(parse_json(config_json, "config.json"));
+  root["quantization_config"]["kv_cache_scheme"] = nlohmann::ordered_json(args_json(args));
+  return root.dump(2) + "\n";
 }
 
 }  // namespace quant::compressed_tensors

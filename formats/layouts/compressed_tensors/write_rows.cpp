@@ -94,17 +94,21 @@ void convert_scales(std::span<const float> scales, std::vector<std::byte>& bytes
   }
 }
 
+/// F32, F16 or BF16.
+std::span<const std::byte> plain_bytes(std::span<const float> scales, DType type) {
+  if (type == DType::F32) return std::as_bytes(scales);
+  auto& bytes = scratch();
+  convert_scales<std::uint16_t>(scales, bytes, type == DType::F16 ? f32_to_f16 : f32_to_bf16);
+  return bytes;
+}
+
 std::span<const std::byte> scale_bytes(std::span<const float> scales, DType type, const Job& job) {
   auto& bytes = scratch();
   switch (type) {
     case DType::F32:
-      return std::as_bytes(scales);
     case DType::F16:
-      convert_scales<std::uint16_t>(scales, bytes, f32_to_f16);
-      break;
     case DType::BF16:
-      convert_scales<std::uint16_t>(scales, bytes, f32_to_bf16);
-      break;
+      return plain_bytes(scales, type);
     case DType::F8_E4M3:
       convert_scales<std::uint8_t>(scales, bytes, f32_to_e4m3);
       break;
@@ -160,17 +164,22 @@ void write_value(const Job& job, std::size_t tensor, const T& value) {
   job.sink.write(tensor, 0, std::as_bytes(std::span(&value, 1)));
 }
 
-void write_activation_scale(const Job& job, std::size_t tensor, Part part, const QuantArgs& args) {
-  const float scale = static_activation_scale(args);
-  const DType type = stored_part(part, job.scheme, job.linear).dtype;
-  const float rounded = round_to_dtype(type, scale);
-  if (!(rounded > 0) || !std::isfinite(rounded)) {
-    throw Error(ErrorCode::usage,
-                fmt::format("{}: the static activation scale {} does not fit in {}", job.linear.module, scale,
-                            dtype_name(type)),
-                "choose another observer_kwargs.absmax");
-  }
-  job.sink.write(tensor, 0, scale_bytes(std::span(&rounded, 1), type, job));
+/// A constant of the recipe wins over what calibration found.
+float input_scale(const Job& job) {
+  const QuantArgs& args = *job.scheme.input_activations;
+  return constant_absmax(args) ? static_activation_scale(args) : job.slice.input_scale;
+}
+
+float input_global_scale(const Job& job) {
+  const QuantArgs& args = *job.scheme.input_activations;
+  const float scale = constant_absmax(args) ? static_activation_global_scale(args) : job.slice.input_global_scale;
+  if (scale > 0 && std::isfinite(scale)) return scale;
+  throw Error(ErrorCode::usage, fmt::format("{}: the global scale of its inputs is {}", job.linear.module, scale),
+              "static scales need calibration, or observer_kwargs.absmax");
+}
+
+std::int8_t input_zero_point(const Job& job) {
+  return constant_absmax(*job.scheme.input_activations) ? std::int8_t{0} : job.slice.input_zero_point;
 }
 
 void write_once(const Job& job, Part part, std::size_t tensor) {
@@ -186,14 +195,16 @@ void write_once(const Job& job, Part part, std::size_t tensor) {
       return write_value(job, tensor, shape);
     }
     case Part::input_scale:
-      return write_activation_scale(job, tensor, part, *job.scheme.input_activations);
+      return write_static_scale(stored_part(part, job.scheme, job.linear), tensor, input_scale(job), job.sink);
     case Part::output_scale:
-      return write_activation_scale(job, tensor, part, *job.scheme.output_activations);
+      return write_static_scale(stored_part(part, job.scheme, job.linear), tensor,
+                                static_activation_scale(*job.scheme.output_activations), job.sink);
     case Part::input_zero_point:
+      return write_value(job, tensor, input_zero_point(job));
     case Part::output_zero_point:
       return write_value(job, tensor, std::int8_t{0});  // of the range -absmax..absmax
     case Part::input_global_scale:
-      return write_value(job, tensor, static_activation_global_scale(*job.scheme.input_activations));
+      return write_value(job, tensor, input_global_scale(job));
     case Part::output_global_scale:
       return write_value(job, tensor, static_activation_global_scale(*job.scheme.output_activations));
     default:
@@ -202,6 +213,16 @@ void write_once(const Job& job, Part part, std::size_t tensor) {
 }
 
 }  // namespace
+
+void write_static_scale(const StoredTensor& tensor, std::size_t place, float scale, StoredBytesSink& sink) {
+  const float rounded = round_to_dtype(tensor.dtype, scale);
+  if (!(rounded > 0) || !std::isfinite(rounded)) {
+    throw Error(ErrorCode::usage,
+                fmt::format("{}: the static scale {} does not fit in {}", tensor.name, scale, dtype_name(tensor.dtype)),
+                "static scales need calibration, or observer_kwargs.absmax with another value");
+  }
+  sink.write(place, 0, plain_bytes(std::span(&rounded, 1), tensor.dtype));
+}
 
 void write_rows(const Scheme& scheme, const LinearShape& linear, std::uint64_t first_row, const QuantizedTensor& slice,
                 StoredBytesSink& sink) {

@@ -44,4 +44,8 @@ std::function<void()> product_limit(std::uint64_t m, std::uint64_t n, std::uint6
 /// products and gemm 2 m n k; gram n^2 per row (the half that symmetry leaves of 2 n^2); inverse_factor 2/3 n^3.
 std::vector<std::function<BenchmarkCase()>> linalg_benchmarks(std::uint64_t width, int threads);
 
+/// The forward pass of one Llama block of that width on 4 sequences of 512 tokens, in each type: norms, rotation,
+/// attention, activation and all, beside oneDNN's products of its linears. Operations counted: those of the products.
+std::vector<std::function<BenchmarkCase()>> forward_benchmarks(std::uint64_t width, int threads);
+
 }  // namespace quant

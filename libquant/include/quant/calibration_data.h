@@ -3,12 +3,30 @@
 
 #include <cstdint>
 #include <filesystem>
+#include <map>
 #include <string>
 #include <vector>
 
 #include "quant/tokenizer.h"
 
 namespace quant {
+
+/// How the messages of a conversation become a text: for each one prefix, content, suffix of its role; all of it
+/// between `begin` and `end`. "{role}" in a prefix or suffix is replaced by the message's role.
+struct ChatTemplate {
+  struct Part {
+    std::string prefix = "{role}: ";
+    std::string suffix = "\n";
+  };
+  std::string begin;
+  std::string end;
+  Part other;                         ///< of roles that `roles` does not name
+  std::map<std::string, Part> roles;  ///< by role: "system", "user", "assistant"
+
+  /// Reads {"begin": ..., "end": ..., "roles": {"user": {"prefix": ..., "suffix": ...}, "*": {...}}}; every member may
+  /// be left out. Throws Error{io, corrupt_file} naming the file and an unknown member.
+  static ChatTemplate read(const std::filesystem::path& file);
+};
 
 struct CalibrationOptions {
   std::uint64_t samples = 0;    ///< sequences to take at most; 0: all
@@ -17,6 +35,7 @@ struct CalibrationOptions {
   bool special = true;   ///< documents begin with what the post-processor adds (a packed plain text is one document)
   bool shuffle = false;  ///< takes `samples` sequences at random instead of the first ones
   std::uint64_t seed = 0;
+  ChatTemplate chat;  ///< for "messages"
 };
 
 /// Token sequences and where they came from.

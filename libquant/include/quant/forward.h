@@ -48,23 +48,29 @@ struct Batch {
   std::uint64_t tokens() const;
 };
 
-/// How a linear's inputs are quantized before the product (activation quantization).
+/// How a linear's inputs are quantized before the product (activation quantization). A dynamic scale of a whole tensor
+/// is that of one sequence, for an expert that of its rows of one sequence.
 struct InputQuantizer {
   QuantArgs args;
-  float scale = 0;       ///< static per-tensor scale; 0: dynamic
+  float scale = 0;       ///< static per-tensor scale, for NVFP4 the global scale (which divides); 0: dynamic
   float zero_point = 0;  ///< static, asymmetric
 };
 
-/// How keys and values are quantized before attention reads them.
+/// How keys and values are quantized before attention reads them. Of the t + 1 tokens that the query at position t may
+/// look at, the newest `residual` (its own among them) are float and the older ones quantized, in a prefill just as in
+/// decoding token by token. Scales are those of compressed-tensors' arithmetic, floats symmetric.
 struct KvQuantizer {
-  int bits = 8;
+  int bits = 8;  ///< 1 to 8 for integers; 4 (E2M1) or 8 (E4M3) for floats
   NumberType type = NumberType::integer;
   bool symmetric = false;
+  /// token: each token and head alone. tensor: the static scale, or one dynamic scale per token over all heads.
+  /// channel: each column alone, over `group` tokens from a multiple of `group` on; a group is quantized when all its
+  /// tokens are older than the residual and is float until then, as in KIVI (arXiv 2402.02750).
   enum class Scale { tensor, token, channel } keys = Scale::token, values = Scale::token;
-  std::uint64_t group =
-      0;  ///< elements that share a scale (along the head for token, along tokens for channel); 0: all
-  std::uint64_t residual = 0;  ///< the newest tokens that stay float, as in a cache that quantizes full groups only
-  float key_scale = 0;         ///< static per-tensor scales; 0: dynamic
+  /// Elements that share a scale: columns along the head for token (0: the whole head), tokens for channel (not 0).
+  std::uint64_t group = 0;
+  std::uint64_t residual = 0;
+  float key_scale = 0;  ///< static per-tensor scales; 0: dynamic
   float value_scale = 0;
 };
 
@@ -115,6 +121,7 @@ class ProgramRunner {
   std::uint64_t prepared_bytes() const;
 
   void set_input_quantizer(std::string_view module, const InputQuantizer& quantizer);
+  /// Throws Error{usage} for settings that mean nothing.
   void set_kv_quantizer(const KvQuantizer& quantizer);
   /// Called with keys and values as attention reads them, [tokens, kv_heads * head_dim], before they are quantized.
   void observe_kv(std::function<void(std::span<const float> keys, std::span<const float> values)> observer);
@@ -137,7 +144,9 @@ class KvCache {
 };
 
 /// Quantizes rows of activations in place and back (fake quantization), as compressed-tensors does at run time:
-/// token: one dynamic scale per row; group: per group_size columns; tensor: the static scale, or one for all of x.
+/// token: one dynamic scale per row; group, tensor_group: per group_size columns (the last group may be short); tensor:
+/// the static scale, or one for all of x. A row with a NaN or an infinity becomes NaN. Throws Error{unsupported} for
+/// other strategies.
 void fake_quantize_rows(std::span<float> x, std::uint64_t rows, const InputQuantizer& quantizer, int threads);
 
 }  // namespace quant

@@ -78,7 +78,7 @@ struct FakeQuantizeRow {
 /// Functions of the forward pass. `in` and `out` may be the same. NaN gives NaN. Errors are in units of the last place
 /// of float32, against the exact function; tests/forward measures them.
 struct MathKernels {
-  void (*apply)(MathFunction function, const float* in, float* out, size_t n);  // 4 units
+  void (*apply)(MathFunction function, const float* in, float* out, size_t n);  // 5 units
   void (*softcap)(float cap, const float* in, float* out, size_t n);            // cap * tanh(in / cap)
   /// x[i] = exp(x[i] - max x), which is not normalized; returns the sum. 0 for n == 0; NaN if a value is NaN or +inf.
   double (*softmax)(float* x, size_t n);

@@ -34,12 +34,12 @@ class LogitModel {
 
 struct LanguageModelOptions {
   ProductType product = ProductType::f32;
-  int threads = 0;                          ///< 0: all processors
-  std::uint64_t memory = 0;                 ///< bytes that weights, states and logits may take; 0: no limit
-  bool quantize_activations = true;         ///< as the checkpoint's schemes say
-  bool quantize_kv_cache = true;            ///< as the checkpoint says, or as `kv_cache` says
-  std::optional<KvQuantizer> kv_cache;      ///< instead of the checkpoint's own scheme
-  const std::atomic<bool>* stop = nullptr;  ///< set to true: calls end with Error{interrupted}
+  int threads = 0;                           ///< 0: all processors
+  std::uint64_t memory = 0;                  ///< bytes that weights, states and logits may take; 0: no limit
+  bool quantize_activations = true;          ///< as the checkpoint's schemes say
+  bool quantize_kv_cache = true;             ///< as the checkpoint says, or as `kv_cache` says
+  std::optional<KvQuantizer> kv_cache = {};  ///< instead of the checkpoint's own scheme
+  const std::atomic<bool>* stop = nullptr;   ///< set to true: calls end with Error{interrupted}
 };
 
 /// How a model is run within a memory budget. Results do not depend on it.

@@ -54,6 +54,19 @@ struct StoredLinear {
   std::optional<StoredInput> input;  ///< nothing: inputs stay float
 };
 
+/// Static scales of the cached keys and values of one attention module. They multiply codes.
+struct KvScales {
+  float key = 0;
+  float value = 0;
+};
+
+/// Such scales found in a checkpoint.
+struct StoredKv {
+  std::string attention;  ///< "model.layers.0.self_attn"
+  KvScales scales;
+  std::vector<std::string> tensors;  ///< names of the tensors that hold them
+};
+
 class Layout {
  public:
   virtual ~Layout() = default;
@@ -78,6 +91,13 @@ class Layout {
   virtual std::string config_json(const ModelConfig& model, const std::vector<SchemeGroup>& groups,
                                   const std::vector<std::string>& ignore) const = 0;
 
+  /// The text that config_json gave, saying as well that keys and values are cached so; nothing if the layout cannot
+  /// say that. Static scales go to the tensors that kv_cache_scheme names.
+  virtual std::optional<std::string> with_kv_cache(const std::string& config_json, const QuantArgs& args) const {
+    static_cast<void>(config_json), static_cast<void>(args);
+    return std::nullopt;
+  }
+
   /// True if the checkpoint says that it was written in this layout.
   virtual bool recognizes(const ModelConfig& model) const = 0;
   /// The quantized linears of such a checkpoint. Throws Error{corrupt_file} naming the tensor for missing or misshapen
@@ -93,6 +113,23 @@ class Layout {
     static_cast<void>(model);
     return std::nullopt;
   }
+
+  // ---- scales of a quantized cache of keys and values; a layout without a place for them keeps these as they are
+
+  /// Why such a cache has no place in this layout, or nothing.
+  virtual std::optional<std::string> unsupported_kv(const QuantArgs& args) const;
+  /// The tensors that hold the scales of one attention module ("model.layers.0.self_attn"), keys first. `dtype`: that
+  /// of its weights. Their type is the one that static_activation_scale takes as `stored`.
+  virtual std::vector<StoredTensor> stored_kv(const QuantArgs& args, const std::string& attention, DType dtype) const;
+  /// Writes them; the sink's numbers are places in the list of stored_kv. Throws Error{usage} for scales that are not
+  /// positive.
+  virtual void write_kv(const QuantArgs& args, const std::string& attention, DType dtype, const KvScales& scales,
+                        StoredBytesSink& sink) const;
+  /// config_json of a model whose cache is quantized as well. `groups` may be empty.
+  virtual std::string config_json_kv(const ModelConfig& model, const std::vector<SchemeGroup>& groups,
+                                     const std::vector<std::string>& ignore, const QuantArgs& kv_cache) const;
+  /// The scales in a checkpoint of this layout. Throws Error{corrupt_file} naming the tensor that is wrong.
+  virtual std::vector<StoredKv> find_kv(const Checkpoint& checkpoint) const;
 };
 
 }  // namespace quant

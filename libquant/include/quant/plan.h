@@ -21,11 +21,11 @@ namespace quant {
 
 /// What algorithms that look at activations learn from, and how. Ignored by recipes that need no data.
 struct CalibrationRequest {
-  std::filesystem::path file;         ///< empty: none given
-  CalibrationOptions data;            ///< how sequences are made of it
-  bool all_experts = false;           ///< every expert sees every token
-  std::optional<ProductType> product; ///< operands of big products; null: the fastest
-  std::uint64_t activation_bytes = 0; ///< activations held in memory, the rest goes to disk; 0: chosen by the plan
+  std::filesystem::path file;          ///< empty: none given
+  CalibrationOptions data;             ///< how sequences are made of it
+  bool all_experts = false;            ///< every expert sees every token
+  std::optional<ProductType> product;  ///< operands of big products; null: the fastest
+  std::uint64_t activation_bytes = 0;  ///< activations held in memory, the rest goes to disk; 0: chosen by the plan
 };
 
 struct PlanOptions {
@@ -57,9 +57,17 @@ struct PlannedCopy {
   std::string reason;                  ///< "ignored by 'lm_head'", "no target matches", "a bias", ...
 };
 
-/// One linear or one copied tensor within an output file.
+/// The static scales of the keys and values that one attention module caches; calibration finds them.
+struct PlannedCache {
+  std::string module;  ///< "model.layers.0.self_attn"
+  QuantArgs args;
+  std::vector<StoredTensor> stored;  ///< the scale of keys, then of values: one number each
+};
+
+/// One linear, one copied tensor, or the scales of one cache within an output file.
 struct PlannedItem {
   bool quantized = false;
+  bool cache = false;               ///< not quantized: `index` is into Plan::caches
   std::size_t index = 0;            ///< into Plan::linears or Plan::copies
   std::vector<std::size_t> places;  ///< where each of its stored tensors stands in PlannedShard::tensors
 };
@@ -74,12 +82,12 @@ struct PlannedShard {
 
 /// What the pass over the calibration data does and costs. Operations are multiplications and additions.
 struct CalibrationPlan {
-  std::string family;                  ///< of the model's program: "llama"
-  std::size_t blocks = 0;              ///< decoder layers
-  std::string source, hash;            ///< of the token sequences (see TokenSequences)
+  std::string family;        ///< of the model's program: "llama"
+  std::size_t blocks = 0;    ///< decoder layers
+  std::string source, hash;  ///< of the token sequences (see TokenSequences)
   std::uint64_t sequences = 0;
   std::uint64_t tokens = 0;
-  std::uint64_t longest = 0;           ///< tokens of the longest sequence
+  std::uint64_t longest = 0;  ///< tokens of the longest sequence
   ProductType product = ProductType::f32;
   bool second_stream = false;          ///< the unquantized model runs beside the quantized one
   std::uint64_t chunk_tokens = 0;      ///< tokens that go through the model together
@@ -88,7 +96,7 @@ struct CalibrationPlan {
   std::uint64_t disk_bytes = 0;        ///< temporary files in the partial directory at most
   double product_operations = 0;       ///< of linears and attention
   double gram_operations = 0;
-  double solve_operations = 0;         ///< an estimate: two operations per weight and column
+  double solve_operations = 0;  ///< an estimate: two operations per weight and column
   double total_operations() const { return product_operations + gram_operations + solve_operations; }
 };
 
@@ -105,6 +113,7 @@ struct Plan {
   std::vector<SchemeGroup> groups;
   std::vector<PlannedLinear> linears;
   std::vector<PlannedCopy> copies;
+  std::vector<PlannedCache> caches;          ///< of recipes with a kv_cache_scheme
   std::vector<std::string> ignored_modules;  ///< modules of targeted classes left unquantized, for config.json
   std::vector<PlannedShard> shards;
   std::vector<std::pair<std::string, std::string>> metadata;  ///< of every output file
@@ -124,8 +133,8 @@ struct Plan {
   std::uint64_t slice_weights = 0;      ///< weights that one thread holds at a time
   std::string identity;                 ///< hash of everything that decides the output's bytes
 
-  std::optional<CalibrationPlan> calibration;         ///< of recipes that need data, once it could be made
-  std::shared_ptr<const CalibrationWork> work;        ///< with it
+  std::optional<CalibrationPlan> calibration;   ///< of recipes that need data, once it could be made
+  std::shared_ptr<const CalibrationWork> work;  ///< with it
 };
 
 /// Never throws for what the recipe and the model say: mistakes are in Plan::problems, all at once.

@@ -27,6 +27,11 @@ struct QuantizedTensor {
   std::vector<std::int32_t> group_index;  ///< [cols], or empty: columns are grouped in order
   float global_scale = 1.0F;              ///< NVFP4 only
 
+  // How the linear's inputs are quantized, where that was calibrated (static_activation_scale). Not part of the value.
+  float input_scale = 0;             ///< static scale, a value of the type it is stored in; 0: none
+  float input_global_scale = 0;      ///< NVFP4: what scales of groups are multiplied by; 0: none
+  std::int8_t input_zero_point = 0;  ///< with input_scale
+
   /// Sets the sizes for a slice of `rows` rows; contents are unspecified. Keeps capacity, so reuse is cheap.
   void resize(const QuantArgs& args, std::uint64_t rows, std::uint64_t cols);
 };

@@ -13,8 +13,8 @@ namespace {
 
 // Shares of the progress of one group: what the head takes is more for small models, less for large ones.
 constexpr double kHeadShare = 0.15;
-constexpr std::uint64_t kLogitBytes = 128'000'000;
-constexpr std::uint64_t kMostRows = 1024;
+constexpr std::uint64_t kLogitBytes = 64'000'000;
+constexpr std::uint64_t kMostRows = 256;
 constexpr std::uint64_t kFewestRows = 64;
 
 /// Reports at most ten times a second.

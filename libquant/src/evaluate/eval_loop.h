@@ -35,7 +35,8 @@ void for_each_row(LogitModel& model, LogitModel* base, Sequences sequences, std:
 /// Throws Error{numerical} that names the row.
 [[noreturn]] void throw_not_finite(const WantedRow& row, bool base);
 
-/// Rows of logits that are held at once for such a vocabulary: at most 128 MB where that is more than 64 rows.
+/// Rows of logits that are held at once for such a vocabulary: 256, fewer where that takes more than 64 MB, 64 at
+/// least.
 std::uint64_t logit_rows(std::uint64_t vocabulary);
 /// `threads`, or all processors for 0.
 int thread_count(int threads);

@@ -20,8 +20,12 @@ EvalWindows read_windows(const std::filesystem::path& file, const Tokenizer* tok
                 "windows need at least 2 tokens");
   }
   const std::uint64_t taken = options.length - (options.first ? 1 : 0);
-  TokenSequences read = read_sequences(
-      file, tokenizer, {.samples = options.count, .seq_len = taken, .pack = true, .special = false, .shuffle = false});
+  CalibrationOptions packed;
+  packed.samples = options.count;
+  packed.seq_len = taken;
+  packed.pack = true;
+  packed.special = false;
+  TokenSequences read = read_sequences(file, tokenizer, packed);
   const std::uint64_t all_tokens = read.tokens();
   std::erase_if(read.sequences, [&](const auto& sequence) { return sequence.size() != taken; });
   if (read.sequences.empty()) {

@@ -40,6 +40,10 @@ PreparedOp prepare_op(const Op& op, const ModelWeights& weights, const ForwardOp
   prepared.ready = true;
   if (const auto* norm = std::get_if<NormOp>(&op)) {
     if (!norm->weight.empty()) prepared.weight = weights.read(norm->weight, options.threads);
+    for (const std::string& part : norm->group_weights) {
+      const std::vector<float> values = weights.read(part, options.threads);
+      prepared.weight.insert(prepared.weight.end(), values.begin(), values.end());
+    }
     if (!norm->bias.empty()) prepared.bias = weights.read(norm->bias, options.threads);
   } else if (const auto* linear = std::get_if<LinearOp>(&op)) {
     for (const LinearWeight& weight : linear->weights) {

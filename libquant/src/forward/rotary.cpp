@@ -36,8 +36,10 @@ void rotate_head(const RotaryOp& op, const float* cosine, const float* sine, con
 }
 
 void check(const RotaryOp& op) {
-  if (op.rotary_dim % 2 == 0 && op.rotary_dim <= op.head_dim && op.inverse_frequency.size() == op.rotary_dim / 2)
+  if (op.rotary_dim % 2 == 0 && op.rotary_dim <= op.head_dim && op.inverse_frequency.size() == op.rotary_dim / 2 &&
+      (op.long_inverse_frequency.empty() || op.long_inverse_frequency.size() == op.rotary_dim / 2)) {
     return;
+  }
   throw Error(ErrorCode::internal, fmt::format("a rotation of {} columns of heads of {} with {} frequencies",
                                                op.rotary_dim, op.head_dim, op.inverse_frequency.size()));
 }
@@ -45,6 +47,7 @@ void check(const RotaryOp& op) {
 }  // namespace
 
 std::vector<float> frequencies(const RotaryOp& op, std::uint64_t length) {
+  if (length > op.dynamic_length && !op.long_inverse_frequency.empty()) return op.long_inverse_frequency;
   if (op.dynamic_base <= 0 || length <= op.dynamic_length) return op.inverse_frequency;
   const auto dim = static_cast<double>(op.rotary_dim);
   const double stretch = op.dynamic_factor * static_cast<double>(length) / static_cast<double>(op.dynamic_length) -

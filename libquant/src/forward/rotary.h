@@ -31,7 +31,7 @@ class RotaryTables {
 
 /// The inverse frequencies for a sequence of `length` tokens: the operation's own, or those of "dynamic NTK" beyond
 /// dynamic_length: base' = base (factor length / dynamic_length - (factor - 1))^(d / (d - 2)). Source: Transformers,
-/// modeling_rope_utils.py, _compute_dynamic_ntk_parameters.
+/// modeling_rope_utils.py, _compute_dynamic_ntk_parameters. With long_inverse_frequency: those beyond dynamic_length.
 std::vector<float> frequencies(const RotaryOp& op, std::uint64_t length);
 
 }  // namespace quant::forward

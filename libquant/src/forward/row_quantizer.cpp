@@ -110,10 +110,11 @@ void quantize_whole(std::span<float> x, std::uint64_t rows, const InputQuantizer
            [&](RowQuantizer& quantizer, std::span<float> row) { quantizer.fixed(row, scale, zero_point); });
 }
 
-// NVFP4's factor: 448 * 6 / absmax, as compressed-tensors' generate_gparam; 1 where that is no number.
+// NVFP4's factor: 448 * 6 / absmax, as compressed-tensors' generate_gparam rounds it (torch divides a number by a
+// tensor by way of the reciprocal); 1 where that is no number.
 float global_scale_of(std::span<const float> x, int threads) {
   const Extent extent = extent_of(x, threads);
-  const float scale = 448.0F * 6.0F / std::max(-extent.least, extent.most);
+  const float scale = 1.0F / std::max(-extent.least, extent.most) * (448.0F * 6.0F);
   return std::isfinite(scale) ? scale : 1.0F;
 }
 

@@ -70,7 +70,8 @@ class Planner {
   bool read_data(bool has_program) {
     const CalibrationRequest& request = plan_.options.calibration;
     if (request.file.empty()) {
-      plan_.problems.push_back(who_needs_data() + " needs calibration data: give --calibration FILE (text, JSON lines, "
+      plan_.problems.push_back(who_needs_data() +
+                               " needs calibration data: give --calibration FILE (text, JSON lines, "
                                "or token ids)");
       return false;
     }
@@ -99,6 +100,9 @@ class Planner {
         return modifier.where.to_string() + ": " + modifier.type;
       }
     }
+    for (const RecipeModifier& modifier : plan_.recipe.modifiers) {
+      if (modifier.kv_cache) return modifier.where.to_string() + ": kv_cache_scheme";
+    }
     return "a scheme with static input_activations";
   }
 
@@ -123,9 +127,10 @@ class Planner {
                       work_->data.source, largest, program.vocabulary));
     }
     if (program.max_positions != 0 && longest > program.max_positions) {
-      plan_.problems.push_back(fmt::format("calibration data: sequences of {} tokens, but the model has {} positions; "
-                                           "use --seq-len {}",
-                                           longest, program.max_positions, program.max_positions));
+      plan_.problems.push_back(
+          fmt::format("calibration data: sequences of {} tokens, but the model has {} positions; "
+                      "use --seq-len {}",
+                      longest, program.max_positions, program.max_positions));
     }
     const std::uint64_t wanted = plan_.options.calibration.data.samples;
     if (wanted > work_->data.sequences.size()) {
@@ -212,6 +217,7 @@ class Planner {
       if (!sweep.units.empty()) work.sweeps.push_back(std::move(sweep));
     }
     add_sites(program, work);
+    add_caches(program, work);
     return work;
   }
 
@@ -243,6 +249,25 @@ class Planner {
       work.sites.push_back(std::move(wanted));
     }
     work.copies.assign(copies.begin(), copies.end());
+  }
+
+  // One scheme holds for the whole model: that is all that config.json can say.
+  void add_caches(const Program& program, BlockWork& work) {
+    const auto modifier = std::find_if(plan_.recipe.modifiers.begin(), plan_.recipe.modifiers.end(),
+                                       [](const RecipeModifier& m) { return m.kv_cache.has_value(); });
+    if (modifier == plan_.recipe.modifiers.end()) return;
+    DType type = DType::F32;
+    for (const Op& op : program.ops) {
+      if (const auto* linear = std::get_if<LinearOp>(&op)) {
+        type = work_->tensors.find(linear->weights.front().tensor)->dtype;
+      } else if (const auto* attention = std::get_if<AttentionOp>(&op)) {
+        work.caches.push_back(plan_.caches.size());
+        plan_.caches.push_back(
+            {attention->module,
+             *modifier->kv_cache,
+             {{attention->module + ".k_scale", type, {1}}, {attention->module + ".v_scale", type, {1}}}});
+      }
+    }
   }
 
   bool wants(const Program& program, const SmoothingSite& site, std::size_t modifier) const {
@@ -312,14 +337,13 @@ class Planner {
       }
     }
     if (unreached.empty()) return;
-    plan_.problems.push_back(
-        fmt::format("{}{}: the model's forward pass does not compute the inputs of {} linear{} here; ignore {}, or give "
-                    "{} to a QuantizationModifier",
-                    fmt::join(unreached.begin(), unreached.begin() + std::min<std::ptrdiff_t>(3, std::ssize(unreached)),
-                              ", "),
-                    unreached.size() > 3 ? fmt::format(" and {} more", unreached.size() - 3) : "", unreached.size(),
-                    unreached.size() == 1 ? "" : "s", unreached.size() == 1 ? "it" : "them",
-                    unreached.size() == 1 ? "it" : "them"));
+    plan_.problems.push_back(fmt::format(
+        "{}{}: the model's forward pass does not compute the inputs of {} linear{} here; ignore {}, or give "
+        "{} to a QuantizationModifier",
+        fmt::join(unreached.begin(), unreached.begin() + std::min<std::ptrdiff_t>(3, std::ssize(unreached)), ", "),
+        unreached.size() > 3 ? fmt::format(" and {} more", unreached.size() - 3) : "", unreached.size(),
+        unreached.size() == 1 ? "" : "s", unreached.size() == 1 ? "it" : "them",
+        unreached.size() == 1 ? "it" : "them"));
   }
 
   void describe() {
@@ -361,12 +385,14 @@ Scheme with_input_range(const Scheme& scheme, double absmax) {
 namespace plan_detail {
 
 bool is_calibrated(const Plan& plan, const std::vector<ModifierAlgorithm>& algorithms) {
+  for (const RecipeModifier& modifier : plan.recipe.modifiers) {
+    if (modifier.kv_cache) return true;
+  }
   for (const ModifierAlgorithm& algorithm : algorithms) {
     if (algorithm.own != nullptr && (algorithm.transform != nullptr || algorithm.own->needs().any())) return true;
   }
-  return std::any_of(plan.linears.begin(), plan.linears.end(), [&](const PlannedLinear& linear) {
-    return needs_input_range(plan.groups[linear.scheme].scheme);
-  });
+  return std::any_of(plan.linears.begin(), plan.linears.end(),
+                     [&](const PlannedLinear& linear) { return needs_input_range(plan.groups[linear.scheme].scheme); });
 }
 
 std::vector<TokenChunk> divide(const TokenSequences& data, std::uint64_t tokens) {

@@ -25,8 +25,8 @@ struct WorkLinear {
 /// One distinct input: a value, or an expert's rows of one. Linears that read it share its statistics.
 struct InputUnit {
   ValueId value = -1;
-  std::size_t op = 0;   ///< a LinearOp that reads it
-  int expert = -1;      ///< its rows only; -1: all
+  std::size_t op = 0;  ///< a LinearOp that reads it
+  int expert = -1;     ///< its rows only; -1: all
   CalibrationNeeds needs;
   std::vector<WorkLinear> linears;
 };
@@ -55,6 +55,7 @@ struct BlockWork {
   std::vector<Sweep> sweeps;         ///< the rest, in order of execution
   std::vector<std::size_t> linears;  ///< indices into Plan::linears of all that this program codes
   std::vector<std::size_t> copies;   ///< indices into Plan::copies of tensors that transforms may change
+  std::vector<std::size_t> caches;   ///< indices into Plan::caches, one per attention operation
   bool last = false;                 ///< nothing after it is needed: its outputs are not computed
 };
 
@@ -74,10 +75,10 @@ struct CalibrationWork {
   bool all_experts = false;
   bool second_stream = false;
   std::vector<TokenChunk> chunks;
-  std::vector<BlockWork> blocks;            ///< embeddings first; the head last, if it has work
+  std::vector<BlockWork> blocks;              ///< embeddings first; the head last, if it has work
   std::vector<ModifierAlgorithm> algorithms;  ///< one per modifier
-  std::vector<bool> linear_is_here;         ///< Plan::linears: coded by a block
-  std::vector<bool> copy_is_here;           ///< Plan::copies: written by a block
+  std::vector<bool> linear_is_here;           ///< Plan::linears: coded by a block
+  std::vector<bool> copy_is_here;             ///< Plan::copies: written by a block
 
   explicit CalibrationWork(const CalibrationWork&) = delete;
   CalibrationWork& operator=(const CalibrationWork&) = delete;

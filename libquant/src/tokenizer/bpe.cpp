@@ -161,8 +161,12 @@ void Bpe::encode_cached(std::string_view word, Scratch& scratch, std::vector<std
 
 bool Bpe::separable(char32_t before, char32_t after) const {
   if (inner_.find(PairMap::key(before, after)) != PairMap::kNone) return false;
-  // A run of unknown characters is one token or several, so it stays together up to a known one.
-  return all_bytes_ || character_id(before) >= 0 || character_id(after) >= 0;
+  if (all_bytes_) return true;
+  const bool known_before = character_id(before) >= 0;
+  const bool known_after = character_id(after) >= 0;
+  // A run of unknown characters is one token or several, so it stays together up to a known one. Where there is no
+  // token for them they vanish, and what stands around them is merged.
+  return unknown_token_ ? known_before || known_after : known_before && known_after;
 }
 
 void Bpe::encode_long(std::string_view piece, Scratch& scratch, std::vector<std::int32_t>& ids) const {

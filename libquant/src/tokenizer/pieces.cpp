@@ -59,6 +59,7 @@ void cut(const std::vector<Stretch>& stretches, Behavior behavior, std::size_t o
 
 void find_stretches(const Regex& regex, std::string_view piece, Matcher& matcher, std::vector<Stretch>& out) {
   out.clear();
+  if (piece.empty()) return;
   std::size_t covered = 0;
   std::size_t from = 0;
   std::optional<std::size_t> last_end;

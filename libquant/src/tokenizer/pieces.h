@@ -36,7 +36,7 @@ struct Stretch {
 void cut(const std::vector<Stretch>& stretches, Behavior behavior, std::size_t offset, std::vector<Span>& out);
 
 /// All matches of the expression and what lies between. After an empty match the search goes on one character later,
-/// and an empty match right behind the last one does not count.
+/// and an empty match right behind the last one does not count. Nothing matches an empty piece.
 void find_stretches(const Regex& regex, std::string_view piece, Matcher& matcher, std::vector<Stretch>& out);
 void find_stretches(std::string_view needle, std::string_view piece, std::vector<Stretch>& out);
 /// Every character for which `matches` holds is a match of its own.

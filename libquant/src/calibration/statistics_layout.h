@@ -1,0 +1,28 @@
+// The parts of InputStatistics as datasets: what the writer and the reader of statistics files share.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "quant/calibrated.h"
+
+namespace quant::calibration {
+
+/// A part that has one number per channel, or rows of them.
+struct StatisticsPart {
+  const char* name;
+  std::vector<float> InputStatistics::*values;
+  enum class Rows { one, cols, sample } rows;
+};
+inline constexpr StatisticsPart kStatisticsParts[] = {
+    {"absmax", &InputStatistics::absmax, StatisticsPart::Rows::one},
+    {"minimum", &InputStatistics::minimum, StatisticsPart::Rows::one},
+    {"maximum", &InputStatistics::maximum, StatisticsPart::Rows::one},
+    {"mean_abs", &InputStatistics::mean_abs, StatisticsPart::Rows::one},
+    {"cross_gram", &InputStatistics::cross_gram, StatisticsPart::Rows::cols},
+    {"rows", &InputStatistics::rows, StatisticsPart::Rows::sample}};
+inline constexpr const char* kGramUpper = "gram_upper";  ///< [cols (cols + 1) / 2]: row after row, from the diagonal on
+inline constexpr const char* kGramFull = "gram";         ///< [cols, cols]: files from elsewhere may have this instead
+inline constexpr std::uint64_t kMostColumns = 1 << 20;
+
+}  // namespace quant::calibration

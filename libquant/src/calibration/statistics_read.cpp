@@ -1,0 +1,192 @@
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <fstream>
+
+#include "calibration/hdf5_input.h"
+#include "calibration/statistics_layout.h"
+#include "quant/error.h"
+#include "quant/statistics_file.h"
+
+namespace quant {
+
+namespace {
+
+using calibration::Hdf5Input;
+using calibration::kStatisticsParts;
+using calibration::StatisticsPart;
+
+constexpr const char* kKind = "InvalidStatistics";
+
+int hex_digit(char c) {
+  if (c >= '0' && c <= '9') return c - '0';
+  if (c >= 'A' && c <= 'F') return c - 'A' + 10;
+  return -1;
+}
+
+// Undoes report::hdf5_link_name. What it would not have written stays as it is.
+std::string module_of(const std::string& link) {
+  if (link == "%") return {};
+  std::string module;
+  for (std::size_t i = 0; i < link.size(); ++i) {
+    const int high = i + 2 < link.size() ? hex_digit(link[i + 1]) : -1;
+    const int low = i + 2 < link.size() ? hex_digit(link[i + 2]) : -1;
+    if (link[i] == '%' && high >= 0 && low >= 0) {
+      module += static_cast<char>(16 * high + low);
+      i += 2;
+    } else {
+      module += link[i];
+    }
+  }
+  return module;
+}
+
+/// The statistics of one group.
+class GroupReader {
+ public:
+  GroupReader(const Hdf5Input& input, std::string group) : input_(input), group_(std::move(group)) {
+    result_.tokens = input_.whole(group_, "tokens");
+    result_.cols = input_.whole(group_, "cols");
+    if (result_.cols == 0 || result_.cols > calibration::kMostColumns) {
+      input_.wrong(group_, "is of " + std::to_string(result_.cols) + " channels");
+    }
+  }
+
+  InputStatistics read() {
+    for (const StatisticsPart& part : kStatisticsParts) {
+      const std::string path = group_ + "/" + part.name;
+      if (!input_.has(path)) continue;
+      const Hdf5Input::Array array = input_.open_array(path, H5T_FLOAT);
+      if (part.rows == StatisticsPart::Rows::one) {
+        need_shape(array, {result_.cols});
+      } else {
+        const std::uint64_t rows = array.shape.front();
+        if (part.rows == StatisticsPart::Rows::sample && rows > kSampleRows) {
+          input_.wrong(path,
+                       "has " + std::to_string(rows) + " rows; at most " + std::to_string(kSampleRows) + " are used");
+        }
+        need_shape(array, {part.rows == StatisticsPart::Rows::cols ? result_.cols : rows, result_.cols});
+      }
+      result_.*part.values = values_of(array);
+    }
+    read_gram();
+    return std::move(result_);
+  }
+
+ private:
+  void need_shape(const Hdf5Input::Array& array, const std::vector<std::uint64_t>& shape) const {
+    if (array.shape == shape) return;
+    const auto text = [](const std::vector<std::uint64_t>& sizes) {
+      std::string list;
+      for (const std::uint64_t size : sizes) list += (list.empty() ? "[" : ", ") + std::to_string(size);
+      return list + "]";
+    };
+    input_.wrong(array.path, "has the shape " + text(array.shape) + " where " + text(shape) + " is expected");
+  }
+
+  std::vector<float> values_of(const Hdf5Input::Array& array) const {
+    std::vector<float> values(array.values);
+    input_.read_rows(array, 0, array.shape.front(), H5T_NATIVE_FLOAT, values.data());
+    const auto bad = std::find_if(values.begin(), values.end(), [](float value) { return !std::isfinite(value); });
+    if (bad != values.end()) {
+      input_.wrong(array.path, "has a value that is not finite, at " + std::to_string(bad - values.begin()));
+    }
+    return values;
+  }
+
+  void read_gram() {
+    const std::uint64_t cols = result_.cols;
+    const std::string upper = group_ + "/" + calibration::kGramUpper;
+    const std::string full = group_ + "/" + calibration::kGramFull;
+    if (input_.has(upper)) {
+      const Hdf5Input::Array array = input_.open_array(upper, H5T_FLOAT);
+      need_shape(array, {cols * (cols + 1) / 2});
+      const std::vector<float> values = values_of(array);
+      result_.gram.resize(cols * cols);
+      auto next = values.begin();
+      for (std::uint64_t r = 0; r < cols; ++r) {
+        for (std::uint64_t c = r; c < cols; ++c) result_.gram[r * cols + c] = result_.gram[c * cols + r] = *next++;
+      }
+    } else if (input_.has(full)) {
+      const Hdf5Input::Array array = input_.open_array(full, H5T_FLOAT);
+      need_shape(array, {cols, cols});
+      result_.gram = values_of(array);
+      check_symmetric(full);
+    }
+    for (std::uint64_t i = 0; !result_.gram.empty() && i < cols; ++i) {
+      if (result_.gram[i * cols + i] < 0) input_.wrong(group_, "has a Gram matrix with a negative diagonal");
+    }
+  }
+
+  // Rounding may differ between the halves; the upper one counts.
+  void check_symmetric(const std::string& path) {
+    const std::uint64_t cols = result_.cols;
+    std::vector<float>& gram = result_.gram;
+    for (std::uint64_t r = 0; r < cols; ++r) {
+      for (std::uint64_t c = r + 1; c < cols; ++c) {
+        const float scale = std::sqrt(std::abs(gram[r * cols + r])) * std::sqrt(std::abs(gram[c * cols + c]));
+        if (std::abs(gram[r * cols + c] - gram[c * cols + r]) > 1e-3F * scale) {
+          input_.wrong(path, "is not symmetric at [" + std::to_string(r) + ", " + std::to_string(c) + "]");
+        }
+        gram[c * cols + r] = gram[r * cols + c];
+      }
+    }
+  }
+
+  const Hdf5Input& input_;
+  std::string group_;
+  InputStatistics result_;
+};
+
+std::string optional_text(const Hdf5Input& input, const char* name) {
+  return input.has_attribute("/", name) ? input.text("/", name) : std::string();
+}
+
+}  // namespace
+
+StatisticsFileReader::StatisticsFileReader(std::filesystem::path file) : file_(std::move(file)) {
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(file_, error) || !std::ifstream(file_, std::ios::binary)) {
+    throw Error(ErrorCode::io, file_.string() + ": cannot open the statistics (not a readable regular file)",
+                "Give a file that was written with calibration statistics.");
+  }
+  const Hdf5Input input(file_, kKind);
+  if (!input.has_attribute("/", "schema_version") || !input.has("inputs")) {
+    input.wrong("/", "has no 'schema_version' or no group 'inputs': this is no file of calibration statistics");
+  }
+  const std::uint64_t version = input.whole("/", "schema_version");
+  if (version != kStatisticsSchemaVersion) {
+    throw Error(ErrorCode::unsupported,
+                file_.string() + ": has version " + std::to_string(version) + " of the schema; this program reads " +
+                    std::to_string(kStatisticsSchemaVersion),
+                "Use the version of the program that wrote it.", kKind);
+  }
+  origin_ = {optional_text(input, "model"), optional_text(input, "data"), optional_text(input, "data_hash"),
+             optional_text(input, "tool_version")};
+  for (const std::string& link : input.names("inputs")) modules_.push_back(module_of(link));
+  std::sort(modules_.begin(), modules_.end());
+}
+
+bool StatisticsFileReader::has(std::string_view module) const {
+  return std::binary_search(modules_.begin(), modules_.end(), module);
+}
+
+InputStatistics StatisticsFileReader::read(const std::string& module) const {
+  if (!has(module)) {
+    throw Error(ErrorCode::usage, file_.string() + ": has no statistics of '" + module + "'",
+                "They were collected with another model or another recipe.");
+  }
+  const Hdf5Input input(file_, kKind);
+  const std::string group = "inputs/" + report::hdf5_link_name(module);
+  if (!input.has(group)) input.wrong(group, "is missing");
+  return GroupReader(input, group).read();
+}
+
+std::map<std::string, InputStatistics> read_statistics(const std::filesystem::path& file) {
+  const StatisticsFileReader reader(file);
+  std::map<std::string, InputStatistics> all;
+  for (const std::string& module : reader.modules()) all.emplace(module, reader.read(module));
+  return all;
+}
+
+}  // namespace quant
