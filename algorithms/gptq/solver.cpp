@@ -56,7 +56,11 @@ std::string percent(double part) {
 class TaskSolver {
  public:
   TaskSolver(LinearTask& task, SharedInputs& shared)
-      : task_(task), shared_(shared), options_(shared.options()), out_(*task.out), threads_(shared.context().threads) {}
+      : task_(task),
+        shared_(shared),
+        options_(shared.options()),
+        out_(*task.out),
+        threads_(rtn::useful_threads(shared.context().threads, task.rows * task.cols)) {}
 
   void run() {
     prepare();
@@ -102,6 +106,10 @@ class TaskSolver {
   void record_inputs() {
     task_.record.damping = factor_->damping;
     task_.record.notes = factor_->notes;
+    if (shared_.asymmetric() < options_.asymmetric) {
+      task_.record.notes.emplace_back(
+          "earlier layers' errors are not compensated: there is no (finite) cross-Gram matrix of the inputs");
+    }
     const std::uint64_t dead = shared_.dead().size();
     if (dead == 0) return;
     task_.record.notes.push_back(std::to_string(dead) + " of " + std::to_string(task_.cols) + " inputs (" +
@@ -165,7 +173,7 @@ class TaskSolver {
   void retarget(std::span<float> weights, std::uint64_t rows) {
     const std::uint64_t n = task_.cols, count = rows * n;
     std::vector<float> product(count), moved(count);
-    const float factor = static_cast<float>(options_.asymmetric) / factor_->unit;
+    const float factor = static_cast<float>(shared_.asymmetric()) / factor_->unit;
     gemm(rows, n, n, factor, {weights.data(), n}, {shared_.inputs().cross_gram.data(), n}, false, 0.0F,
          {product.data(), n}, threads_);
     permute(product, rows, moved);
@@ -186,7 +194,7 @@ class TaskSolver {
         for (const std::uint32_t c : shared_.dead()) weights[r * n + c] = 0;
       }
     }
-    if (options_.asymmetric > 0) retarget(weights, count);
+    if (shared_.asymmetric() > 0) retarget(weights, count);
     std::vector<float> ordered(weights.size());
     const bool searches = options_.scale_search == ScaleSearch::solve && task_.args.strategy != Strategy::tensor;
     if (searches) {
@@ -272,6 +280,8 @@ class TaskSolver {
 
 SharedInputs::SharedInputs(const InputStatistics& inputs, const GptqOptions& options, const RunContext& context)
     : inputs_(inputs), options_(options), context_(context), refusal_(reason_against()) {
+  const bool usable = inputs.cross_gram.size() == inputs.gram.size() && all_finite(inputs.cross_gram);
+  asymmetric_ = usable ? options.asymmetric : 0;
   const bool readable = inputs.gram.size() == inputs.cols * inputs.cols && inputs.tokens > 0;
   if (!readable) return;
   diagonal_ = diagonal_of(inputs.gram, inputs.cols);
@@ -290,10 +300,6 @@ std::string SharedInputs::reason_against() const {
   }
   if (inputs_.gram.size() != n * n) return "there is no Gram matrix of its inputs";
   if (!all_finite(inputs_.gram)) return "the Gram matrix of its inputs is not finite";
-  if (options_.asymmetric > 0 && inputs_.cross_gram.size() != n * n)
-    return "there is no cross-Gram matrix of its inputs";
-  if (options_.asymmetric > 0 && !all_finite(inputs_.cross_gram))
-    return "the cross-Gram matrix of its inputs is not finite";
   return {};
 }
 

@@ -32,6 +32,9 @@ class SharedInputs {
   /// Weights of the columns' squared errors, finite and >= 0; empty if H says nothing.
   std::span<const float> importance() const { return importance_; }
 
+  /// The option of that name, or 0 where the inputs lack what it needs (experts of a mixture do).
+  double asymmetric() const { return asymmetric_; }
+
   struct Ordered {
     Order order;
     std::shared_ptr<const Factor> factor;
@@ -50,6 +53,7 @@ class SharedInputs {
   std::vector<float> diagonal_, importance_;
   std::vector<std::uint32_t> dead_;
   std::string refusal_;
+  double asymmetric_ = 0;
   std::vector<std::uint32_t> factored_columns_;
   std::shared_ptr<const Factor> factor_;
   std::vector<std::uint32_t> permuted_columns_;

@@ -101,12 +101,24 @@ TEST_CASE("statistics that say nothing end in rounding to nearest") {
     CHECK(contains(result.record.fallback, "all inputs are 0"));
     CHECK(same_result(result.tensor, nearest));
   }
-  SECTION("cross-Gram matrix missing") {
-    GptqOptions options;
-    options.asymmetric = 0.5;
+}
+
+TEST_CASE("without the unquantized model's inputs earlier errors stay, and the record says so") {
+  const Weights weights = sample_weights(6, 48, DType::F32);
+  InputStatistics inputs = correlated_inputs(48, 300);
+  GptqOptions options;
+  const GptqResult plain = gptq_quantize(weights.values, 6, inputs, kArgs, options);
+  options.asymmetric = 0.5;
+  const auto check = [&] {
     const GptqResult result = gptq_quantize(weights.values, 6, inputs, kArgs, options);
-    CHECK(contains(result.record.fallback, "cross-Gram"));
-  }
+    CHECK(result.record.fallback.empty());
+    REQUIRE(result.record.notes.size() == 1);
+    CHECK(contains(result.record.notes[0], "cross-Gram"));
+    CHECK(same_result(result.tensor, plain.tensor));
+  };
+  check();
+  inputs.cross_gram.assign(inputs.gram.size(), std::numeric_limits<float>::infinity());
+  check();
 }
 
 TEST_CASE("a starved linear is rounded with weights, below the threshold only") {

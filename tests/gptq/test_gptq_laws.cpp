@@ -63,7 +63,7 @@ TEST_CASE("the error on correlated inputs is below that of round to nearest in e
 }
 
 TEST_CASE("the number of threads and the size of blocks do not change a code") {
-  const std::uint64_t rows = 150, cols = 96;
+  const std::uint64_t rows = 1400, cols = 96;  // enough for three threads
   const Weights weights = sample_weights(rows, cols, DType::F32, 4);
   const InputStatistics inputs = correlated_inputs(cols, 400);
   for (const QuantArgs& args : {make_args(NumberType::integer, 3, false, Strategy::group, 32),
@@ -163,4 +163,48 @@ TEST_CASE("the scheme's own act-order wins over the option") {
   args.actorder.reset();
 
   CHECK(none.codes == gptq_quantize(weights.values, 5, inputs, args, ordered(ColumnOrder::none)).tensor.codes);
+}
+
+TEST_CASE("asymmetric calibration codes the weights whose outputs are nearest the unquantized model's") {
+  const std::uint64_t rows = 16, cols = 60;
+  const Weights weights = sample_weights(rows, cols, DType::F32, 3);
+  InputStatistics inputs = correlated_inputs(cols, 600);
+  // F = X (I + M): then F W^T = X (W + W M^T)^T exactly, and C = M^T H.
+  std::mt19937 random(3);
+  std::normal_distribution<double> normal(0.0, 0.05);
+  std::vector<double> m(cols * cols);
+  for (double& value : m) value = normal(random);
+  inputs.cross_gram.assign(cols * cols, 0.0F);
+  for (std::uint64_t i = 0; i < cols; ++i) {
+    for (std::uint64_t j = 0; j < cols; ++j) {
+      double sum = 0;
+      for (std::uint64_t k = 0; k < cols; ++k) sum += m[k * cols + i] * inputs.gram[k * cols + j];
+      inputs.cross_gram[i * cols + j] = static_cast<float>(sum);
+    }
+  }
+  std::vector<float> wanted(weights.values.size());
+  for (std::uint64_t r = 0; r < rows; ++r) {
+    for (std::uint64_t c = 0; c < cols; ++c) {
+      double sum = weights.at(r, c);
+      for (std::uint64_t k = 0; k < cols; ++k) sum += weights.at(r, k) * m[c * cols + k];
+      wanted[r * cols + c] = static_cast<float>(sum);
+    }
+  }
+  const QuantArgs args = make_args(NumberType::integer, 8, false, Strategy::channel);
+  double last = 1e300;
+  for (const double alpha : {0.0, 0.5, 1.0}) {
+    GptqOptions options = ordered(ColumnOrder::weight);
+    options.dampening_frac = 1e-6;
+    options.asymmetric = alpha;
+    const GptqResult result = gptq_quantize(weights.values, rows, inputs, args, options);
+    const double error = output_error(wanted, result.tensor, inputs);
+    INFO("alpha " << alpha);
+    CHECK(error < last / 3);
+    last = error;
+  }
+  // With all of it the codes are as good as if the wanted weights had been given.
+  GptqOptions options = ordered(ColumnOrder::weight);
+  options.dampening_frac = 1e-6;
+  CHECK(last ==
+        Approx(output_error(wanted, gptq_quantize(wanted, rows, inputs, args, options).tensor, inputs)).epsilon(0.05));
 }
