@@ -212,6 +212,7 @@ struct CalibratedModel {
     checkpoint = open_checkpoint(dir / "model");
     options.threads = 2;
     options.calibration.file = dir / "ids.npy";
+    options.calibration.data.seq_len = 16;
     options.calibration.product = ProductType::f32;
   }
   Plan plan(const std::string& modifiers) const {

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "calibrated_fixture.h"
+#include "naive_statistics.h"
 #include "quant/error.h"
 #include "quant/forward.h"
 #include "support/catch.h"
@@ -10,77 +11,6 @@ using namespace quant;
 using namespace quant::test;
 
 namespace {
-
-// Statistics in float64 of what each linear of a finished model reads, one sequence at a time.
-struct NaiveStatistics {
-  std::uint64_t tokens = 0;
-  std::vector<double> gram, absmax, minimum, maximum, sum_abs;
-};
-
-std::map<std::string, NaiveStatistics> naive_statistics(const std::filesystem::path& model,
-                                                        const std::filesystem::path& ids) {
-  const auto checkpoint = open_checkpoint(model);
-  const LogicalTensors tensors(*checkpoint, builtin_registry());
-  const ModelProgram program = build_model_program(tensors);
-  const ModelWeights weights(tensors);
-  const TokenSequences data = read_sequences(ids, nullptr, {});
-  std::map<std::string, NaiveStatistics> all;
-  for (const auto& sequence : data.sequences) {
-    Batch batch;
-    batch.lengths = {sequence.size()};
-    batch.ids = sequence;
-    std::vector<float> stream;
-    std::vector<const Program*> programs = {&program.embeddings};
-    for (const Program& block : program.blocks) programs.push_back(&block);
-    for (const Program* part : programs) {
-      ProgramRunner runner(*part, weights, {});
-      Values values(*part);
-      if (part->input >= 0) values.at(part->input) = stream;
-      std::vector<ValueId> keep = {part->output};
-      for (const Op& op : part->ops) {
-        if (const auto* linear = std::get_if<LinearOp>(&op)) keep.push_back(linear->in);
-      }
-      runner.run(0, part->ops.size(), batch, values, keep);
-      for (const Op& op : part->ops) {
-        const auto* linear = std::get_if<LinearOp>(&op);
-        if (linear == nullptr) continue;
-        const std::uint64_t cols = linear->weights.front().cols;
-        NaiveStatistics& naive = all[linear->weights.front().module];
-        naive.gram.resize(cols * cols);
-        for (auto* list : {&naive.absmax, &naive.minimum, &naive.maximum, &naive.sum_abs}) list->resize(cols);
-        const std::vector<float>& x = values.at(linear->in);
-        for (std::uint64_t t = 0; t < sequence.size(); ++t) {
-          const float* row = x.data() + t * cols;
-          for (std::uint64_t c = 0; c < cols; ++c) {
-            naive.absmax[c] = std::max(naive.absmax[c], std::fabs(static_cast<double>(row[c])));
-            naive.minimum[c] = std::min(naive.minimum[c], static_cast<double>(row[c]));
-            naive.maximum[c] = std::max(naive.maximum[c], static_cast<double>(row[c]));
-            naive.sum_abs[c] += std::fabs(static_cast<double>(row[c]));
-            for (std::uint64_t d = 0; d < cols; ++d) {
-              naive.gram[c * cols + d] += static_cast<double>(row[c]) * static_cast<double>(row[d]);
-            }
-          }
-        }
-        naive.tokens += sequence.size();
-      }
-      stream = values.at(part->output);
-    }
-  }
-  return all;
-}
-
-void check_near(const std::vector<float>& values, const std::vector<double>& expected, double divisor,
-                double tolerance) {
-  REQUIRE(values.size() == expected.size());
-  double largest = 0;
-  double worst = 0;
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    largest = std::max(largest, std::fabs(expected[i] / divisor));
-    worst = std::max(worst, std::fabs(static_cast<double>(values[i]) - expected[i] / divisor));
-  }
-  CHECK(largest > 0);
-  CHECK(worst <= tolerance * largest);
-}
 
 std::map<std::string, std::string> bytes_of(const CalibratedModel& model, const std::string& name) {
   return model_files(model.dir / name);

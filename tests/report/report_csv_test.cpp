@@ -37,14 +37,26 @@ TEST_CASE("CSV has one record per layer", "[report][csv]") {
   const std::string text = report_to_csv(report);
   const auto records = parse_csv(text);
   REQUIRE(records.size() == 3);
-  REQUIRE(records[0].size() == 23);
+  REQUIRE(records[0].size() == 29);
   for (const auto& record : records) CHECK(record.size() == records[0].size());
   CHECK(
       text.substr(text.find('\n') + 1) ==
       "model.layers.0.q_proj,2x4,F16,Linear,QuantizationModifier,rtn,int4 sym channel,pack-quantized,6,16,6,8,0.01,20,"
-      "0.995,0.3535533905932738,0.5,0.125,0.25,0.25,0.5,0.125,row 1 is all zero\n"
+      "0.995,0.3535533905932738,0.5,0.125,0.25,0.25,0.5,0.125,row 1 is all zero,,,,,,\n"
       "model.layers.0.k_proj,2x4,F16,Linear,QuantizationModifier,rtn,int4 sym channel,pack-quantized,6,16,6,8,0,inf,1,"
-      "0,0,0,0,0.25,0.5,0.125,\n");
+      "0,0,0,0,0.25,0.5,0.125,,,,,,,\n");
+}
+
+TEST_CASE("CSV of a calibrated run", "[report][csv]") {
+  const auto records = parse_csv(report_to_csv(test::calibrated_report()));
+  REQUIRE(records.size() == 3);
+  const std::vector<std::string> header(records[0].begin() + 23, records[0].end());
+  CHECK(header ==
+        std::vector<std::string>{"tokens", "damping", "fallback", "output_error", "output_sqnr_db", "output_cosine"});
+  const std::vector<std::string> first(records[1].begin() + 23, records[1].end());
+  CHECK(first == std::vector<std::string>{"4096", "0.01", "", "0.01", "20", "0.995"});
+  const std::vector<std::string> second(records[2].begin() + 23, records[2].end());
+  CHECK(second == std::vector<std::string>{"3", "0", "plain rounding: 3 tokens, \"too few\"", "", "", ""});
 }
 
 TEST_CASE("CSV quotes what needs it", "[report][csv]") {
@@ -57,7 +69,7 @@ TEST_CASE("CSV quotes what needs it", "[report][csv]") {
   REQUIRE(records.size() == 2);
   CHECK(records[1][0] == "a,\"b\"\nc");
   CHECK(records[1][3] == "re:.*(q|k)_proj,x");
-  CHECK(records[1].back() == "one; two, three");
+  CHECK(records[1][22] == "one; two, three");
 }
 
 TEST_CASE("CSV of no layers is the header", "[report][csv]") {

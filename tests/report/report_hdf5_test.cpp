@@ -76,6 +76,34 @@ TEST_CASE("arrays survive HDF5", "[report][hdf5]") {
   }
 }
 
+TEST_CASE("HDF5 of a calibrated run", "[report][hdf5]") {
+  const TempDir dir;
+  write_report_hdf5(test::calibrated_report(), dir / "report.h5");
+  const hid_t file = H5Fopen((dir / "report.h5").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+  const auto attribute = [&](const char* object, const char* name) {
+    double value = -1;
+    const hid_t id = H5Aopen_by_name(file, object, name, H5P_DEFAULT, H5P_DEFAULT);
+    CHECK(H5Aread(id, H5T_NATIVE_DOUBLE, &value) >= 0);
+    H5Aclose(id);
+    return value;
+  };
+  CHECK(attribute("/layers/model.layers.0.q_proj", "output_error") == 0.01);
+  CHECK(attribute("/layers/model.layers.0.q_proj", "damping") == 0.01);
+  CHECK(attribute("/layers/model.layers.0.k_proj", "tokens") == 3);
+  CHECK(H5Aexists_by_name(file, "/layers/model.layers.0.k_proj", "output_error", H5P_DEFAULT) == 0);
+  CHECK(attribute("/calibration", "sequences") == 8);
+  double errors[2] = {};
+  for (const char* name : {"/calibration/block_output_error", "/summary/output_error"}) {
+    CAPTURE(name);
+    const hid_t data = H5Dopen2(file, name, H5P_DEFAULT);
+    CHECK(H5Dread(data, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, errors) >= 0);
+    H5Dclose(data);
+    CHECK(errors[0] == 0.01);
+    CHECK(std::isnan(errors[1]));
+  }
+  H5Fclose(file);
+}
+
 TEST_CASE("equal reports are equal HDF5 bytes", "[report][hdf5]") {
   const TempDir dir;
   RunReport report = test::llama_report(2);

@@ -51,6 +51,15 @@ TEST_CASE("the page says how big, how good, what is worst and what was kept", "[
   CHECK(count(page, "<tr id=\"l") == report.layers.size());
 }
 
+TEST_CASE("the page of a calibrated run has the errors of outputs", "[report][html]") {
+  const std::string page = report_to_html(test::calibrated_report());
+  CHECK(page.find("data-key=\"output\"") != std::string::npos);
+  CHECK(page.find("text.jsonl") != std::string::npos);
+  CHECK(page.find("plain rounding: 3 tokens, &quot;too few&quot;") != std::string::npos);
+  CHECK(page.find("was not measured") == std::string::npos);
+  CHECK(report_to_html(test::small_report()).find("data-key=\"output\"") == std::string::npos);
+}
+
 TEST_CASE("the page loads nothing and runs one known script", "[report][html]") {
   const std::string page = report_to_html(test::llama_report(2));
   CHECK_FALSE(contains(page, "http://"));

@@ -23,6 +23,40 @@ void check_equal(const ErrorSums& a, const ErrorSums& b) {
   CHECK(a.zeros == b.zeros);
 }
 
+void check_equal(const std::optional<OutputErrors>& a, const std::optional<OutputErrors>& b) {
+  REQUIRE(a.has_value() == b.has_value());
+  if (!a) return;
+  for (const auto member : {&OutputErrors::signal, &OutputErrors::noise, &OutputErrors::dot, &OutputErrors::recon}) {
+    CHECK((*a).*member == (*b).*member);
+  }
+}
+
+void check_equal(const std::optional<CalibrationRecord>& a, const std::optional<CalibrationRecord>& b) {
+  REQUIRE(a.has_value() == b.has_value());
+  if (!a) return;
+  CHECK(a->tokens == b->tokens);
+  CHECK(a->damping == b->damping);
+  CHECK(a->fallback == b->fallback);
+  check_equal(a->output, b->output);
+}
+
+void check_equal(const std::optional<CalibrationReport>& a, const std::optional<CalibrationReport>& b) {
+  REQUIRE(a.has_value() == b.has_value());
+  if (!a) return;
+  for (const auto member : {&CalibrationReport::source, &CalibrationReport::hash, &CalibrationReport::product}) {
+    CHECK((*a).*member == (*b).*member);
+  }
+  for (const auto member : {&CalibrationReport::sequences, &CalibrationReport::tokens, &CalibrationReport::longest}) {
+    CHECK((*a).*member == (*b).*member);
+  }
+  REQUIRE(a->blocks.size() == b->blocks.size());
+  for (std::size_t i = 0; i < a->blocks.size(); ++i) {
+    CHECK(a->blocks[i].name == b->blocks[i].name);
+    CHECK(a->blocks[i].notes == b->blocks[i].notes);
+    check_equal(a->blocks[i].output, b->blocks[i].output);
+  }
+}
+
 void check_equal(const LayerReport& a, const LayerReport& b) {
   CHECK(a.module == b.module);
   CHECK(a.shape == b.shape);
@@ -40,6 +74,7 @@ void check_equal(const LayerReport& a, const LayerReport& b) {
   CHECK(a.seconds == b.seconds);
   CHECK(a.notes == b.notes);
   check_equal(a.sums, b.sums);
+  check_equal(a.calibration, b.calibration);
 }
 
 void check_equal(const RunReport& a, const RunReport& b) {
@@ -56,6 +91,7 @@ void check_equal(const RunReport& a, const RunReport& b) {
     CHECK(a.*member == b.*member);
   }
   CHECK(a.warnings == b.warnings);
+  check_equal(a.calibration, b.calibration);
   REQUIRE(a.layers.size() == b.layers.size());
   for (std::size_t i = 0; i < a.layers.size(); ++i) check_equal(a.layers[i], b.layers[i]);
   REQUIRE(a.skipped.size() == b.skipped.size());
@@ -97,13 +133,42 @@ TEST_CASE("the JSON of a small report is the golden text", "[report][json]") {
 }
 
 TEST_CASE("JSON keeps everything but the arrays", "[report][json]") {
-  for (const RunReport& report : {test::small_report(), test::llama_report(3), RunReport{}}) {
+  for (const RunReport& report :
+       {test::small_report(), test::calibrated_report(), test::llama_report(3), RunReport{}}) {
     const std::string text = report_to_json(report);
     const RunReport back = report_from_json(text, "x");
     check_equal(back, report);
     CHECK(report_to_json(back) == text);
     CHECK(text.back() == '\n');
   }
+}
+
+TEST_CASE("reports of version 1 are read", "[report][json]") {
+  json document = json::parse(report_to_json(test::small_report()));
+  document["schema_version"] = 1;
+  check_equal(report_from_json(document.dump(), "x"), test::small_report());
+}
+
+TEST_CASE("JSON of a calibrated run", "[report][json]") {
+  const json document = json::parse(report_to_json(test::calibrated_report()));
+  const json& first = document["layers"][0]["calibration"];
+  CHECK(first["tokens"] == 4096);
+  CHECK(first["output"]["relative_error"] == 0.01);
+  CHECK(first["output"]["sqnr_db"] == 20);
+  CHECK(first["output"]["cosine"] == 0.995);
+  CHECK_FALSE(document["layers"][1]["calibration"].contains("output"));
+  CHECK(document["calibration"]["blocks"][0]["output"]["relative_error"] == 0.01);
+  CHECK_FALSE(json::parse(report_to_json(test::small_report())).contains("calibration"));
+
+  const auto refused = [](const std::string& pointer, const json& value, const std::string& part) {
+    json changed = json::parse(report_to_json(test::calibrated_report()));
+    changed[json::json_pointer(pointer)] = value;
+    check_refused(changed.dump(), part);
+  };
+  refused("/calibration/tokens", -1, "'calibration.tokens' is not a whole number");
+  refused("/calibration/more", 1, "unknown key 'more'");
+  refused("/calibration/blocks/0/output/noise", -1, "negative sum of squares");
+  refused("/layers/0/calibration/damping", "x", "'layers[0].calibration.damping' is not a number");
 }
 
 TEST_CASE("clock and machine stand under run alone", "[report][json]") {
@@ -169,7 +234,8 @@ TEST_CASE("JSON that is no report is refused", "[report][json]") {
   check_refused("[]", "the document is not an object but array");
   check_refused("null", "the document is not an object but null");
   check_refused("{}", "'schema_version' is missing");
-  check_refused("{\"schema_version\": 2}", "'schema_version' is 2; this version reads 1", ErrorCode::unsupported);
+  check_refused("{\"schema_version\": 3}", "'schema_version' is 3; this version reads 1 to 2", ErrorCode::unsupported);
+  check_refused("{\"schema_version\": 0}", "'schema_version' is 0; this version reads 1 to 2", ErrorCode::unsupported);
   check_refused("{\"schema_version\": -1}", "'schema_version' is not a whole number");
   check_refused("{\"schema_version\": 1.0}", "'schema_version' is not a whole number");
   check_refused("{\"schema_version\": 1, \"schema_version\": 1}", "the key 'schema_version' occurs twice");

@@ -167,6 +167,17 @@ RunReport small_report() {
   return report;
 }
 
+RunReport calibrated_report() {
+  RunReport report = small_report();
+  report.layers[0].calibration = CalibrationRecord{4096, 0.01, "", OutputErrors{400, 4, 199, 100}};
+  report.layers[1].calibration = CalibrationRecord{3, 0, "plain rounding: 3 tokens, \"too few\"", std::nullopt};
+  CalibrationReport calibration{"text.jsonl", "0123456789abcdef0123456789abcdef", 8, 4096, 512, "bf16", {}};
+  calibration.blocks.push_back({"model.layers.0", OutputErrors{1000, 10, 995, 1000}, {"norm: ratio 0.25"}});
+  calibration.blocks.push_back({"model.layers.1", std::nullopt, {}});
+  report.calibration = calibration;
+  return report;
+}
+
 RunReport llama_report(int blocks) {
   RunReport report;
   Random random(42);

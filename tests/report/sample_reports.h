@@ -7,6 +7,8 @@ namespace quant::test {
 
 /// Two layers and one skipped tensor, round numbers: for golden text.
 RunReport small_report();
+/// The same as a calibrated run: one layer with all figures, one with a fallback and no Gram matrix.
+RunReport calibrated_report();
 
 /// What a run on a Llama of `blocks` blocks would report: row errors that spread, kinds that differ, a few bad layers.
 RunReport llama_report(int blocks);

@@ -43,7 +43,7 @@ struct BlockReport {
 
 /// The data that a calibrated run learnt from.
 struct CalibrationReport {
-  std::string source;
+  std::string source;  ///< name of the file, without its folder
   std::string hash;
   std::uint64_t sequences = 0;
   std::uint64_t tokens = 0;

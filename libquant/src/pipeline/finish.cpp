@@ -46,7 +46,8 @@ LayerReport layer_report(const Plan& plan, const PlannedLinear& linear, ItemResu
 
 CalibrationReport calibration_report(const CalibrationPlan& plan) {
   CalibrationReport report;
-  report.source = plan.source;
+  // Without its folder: what lies elsewhere on another machine is the same data.
+  report.source = std::filesystem::path(plan.source).filename().string();
   report.hash = plan.hash;
   report.sequences = plan.sequences;
   report.tokens = plan.tokens;

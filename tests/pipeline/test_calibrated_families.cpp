@@ -1,0 +1,174 @@
+// Smoothing sites, folding and stages of every family of models.
+#include <cmath>
+#include <set>
+
+#include "../model/golden_model.h"
+#include "naive_statistics.h"
+#include "pipeline/fold.h"
+#include "plan/smoothing_sites.h"
+#include "support/catch.h"
+
+using namespace quant;
+using namespace quant::test;
+
+namespace {
+
+std::vector<float> block_outputs(const Program& program, const ModelWeights& weights, const std::vector<float>& input,
+                                 std::uint64_t tokens) {
+  ProgramRunner runner(program, weights, {});
+  Values values(program);
+  values.at(program.input) = input;
+  Batch batch;
+  batch.lengths = {tokens};
+  runner.run(0, program.ops.size(), batch, values, {});
+  return values.at(program.output);
+}
+
+std::vector<float> factors_of(const SmoothingSite& site, std::uint64_t cols) {
+  std::vector<float> s(cols);
+  for (std::size_t c = 0; c < s.size(); ++c) {
+    const std::size_t channel = site.rows.empty() ? c : site.rows[c];
+    s[c] = 0.4F + 0.3F * static_cast<float>((channel * 7 + 3) % 11);
+  }
+  return s;
+}
+
+const char* name_of(ProducerKind kind) {
+  const char* names[] = {"norm", "value", "gated_product", "relu", "linear"};
+  return names[static_cast<int>(kind)];
+}
+
+std::set<std::string> kinds_of(const std::string& golden) {
+  const auto model = golden_model(golden);
+  const LogicalTensors tensors(model->checkpoint, builtin_registry());
+  std::set<std::string> kinds;
+  for (const Program& block : build_model_program(tensors).blocks) {
+    for (const SmoothingSite& site : find_smoothing_sites(block)) kinds.insert(name_of(site.kind));
+  }
+  return kinds;
+}
+
+}  // namespace
+
+TEST_CASE("folding leaves every block of every family as it was") {
+  for (const std::string& name : golden_names()) {
+    INFO(name);
+    const auto model = golden_model(name);
+    const LogicalTensors tensors(model->checkpoint, builtin_registry());
+    const ModelProgram program = build_model_program(tensors);
+    for (const Program& block : program.blocks) {
+      INFO(block.name);
+      constexpr std::uint64_t kTokens = 9;
+      std::minstd_rand random(5);
+      std::normal_distribution<float> normal;
+      std::vector<float> input(kTokens * program.hidden);
+      for (float& x : input) x = normal(random);
+      ModelWeights weights(tensors);
+      ModelWeights reference(tensors);
+      const std::vector<float> before = block_outputs(block, weights, input, kTokens);
+      const std::set<std::string> quantized;
+      std::set<std::string> changed;
+      const FoldTarget target{&block, &weights, &reference, &quantized, &changed, 2};
+      for (const SmoothingSite& site : find_smoothing_sites(block)) {
+        INFO(site.smooth_layer << " " << name_of(site.kind));
+        const std::uint64_t cols = block.values[static_cast<std::size_t>(site.value)].width;
+        const auto size = changed.size();
+        CHECK_FALSE(fold(target, site, factors_of(site, cols)).empty());
+        CHECK(changed.size() > size - (site.expert > 0 ? 1 : 0));
+        for (const LinearPlace& reader : site.readers) CHECK(changed.contains(weight_at(block, reader).tensor));
+        CHECK(relative_error(block_outputs(block, weights, input, kTokens), before) < 3e-5);
+        CHECK(relative_error(block_outputs(block, reference, input, kTokens), before) < 3e-5);
+      }
+    }
+  }
+}
+
+TEST_CASE("factors that a type cannot hold change nothing") {
+  const auto model = golden_model("llama");
+  const LogicalTensors tensors(model->checkpoint, builtin_registry());
+  const ModelProgram program = build_model_program(tensors);
+  const Program& block = program.blocks.front();
+  ModelWeights weights(tensors);
+  const std::set<std::string> quantized;
+  std::set<std::string> changed;
+  const FoldTarget target{&block, &weights, nullptr, &quantized, &changed, 1};
+  const SmoothingSite site = find_smoothing_sites(block).front();
+  const std::uint64_t cols = block.values[static_cast<std::size_t>(site.value)].width;
+  CHECK(fold(target, site, std::vector<float>(cols, 1e-39F)).empty());
+  CHECK(changed.empty());
+}
+
+TEST_CASE("sites of the families") {
+  using Kinds = std::set<std::string>;
+  CHECK(kinds_of("llama") == Kinds{"norm", "value", "gated_product"});
+  CHECK(kinds_of("phi3") == Kinds{"norm", "value", "gated_product"});  // slices of fused linears
+  CHECK(kinds_of("gemma2") == Kinds{"norm", "value", "gated_product"});
+  CHECK(kinds_of("opt") == Kinds{"norm", "value", "relu"});
+  CHECK(kinds_of("gpt_neox") == Kinds{"norm", "value"});  // GELU lets no factor through
+  CHECK(kinds_of("mixtral") == Kinds{"norm", "value", "gated_product"});
+  // A norm behind the sum is what the residual stream reads too.
+  CHECK_FALSE(kinds_of("bert").contains("norm"));
+}
+
+TEST_CASE("every family's linears are coded with the inputs of the finished model") {
+  for (const char* name : {"llama_tied_biases", "gemma2", "opt", "gpt_neox", "stablelm_parallel", "mixtral", "phi3",
+                           "qwen2_moe", "qwen3", "olmo2"}) {
+    INFO(name);
+    const auto model = golden_model(name);
+    TempDir dir;
+    write_ids(dir / "ids.npy", 7, 8, 24);
+    for (const bool transformed : {false, true}) {
+      PlanOptions options;
+      options.threads = 2;
+      options.calibration.file = dir / "ids.npy";
+      options.calibration.product = ProductType::f32;
+      options.calibration.data.seq_len = 8;
+      const std::string recipe = (transformed ? "    ProbeTransformModifier: {}\n" : "") + probe("ProbeAll", 4, "");
+      const Plan plan = make_plan(model->checkpoint, probe_recipe(recipe), probe_registry(), options);
+      for (const std::string& problem : plan.problems) UNSCOPED_INFO(problem);
+      REQUIRE(plan.problems.empty());
+      Seen::instance() = {};
+      RunOptions run;
+      run.output = dir / (transformed ? "transformed" : "plain");
+      run_plan(plan, run);
+      const auto naive =
+          naive_statistics(run.output, read_sequences(dir / "ids.npy", nullptr, options.calibration.data).sequences);
+      std::size_t compared = 0;
+      for (const auto& [module, inputs] : Seen::instance().inputs) {
+        const auto expected = naive.find(module);
+        if (expected == naive.end()) continue;  // a producer that a transform saw
+        INFO(module);
+        if (transformed && inputs.gram.empty()) continue;
+        CHECK(inputs.tokens == expected->second.tokens);
+        if (inputs.tokens == 0) continue;
+        check_near(inputs.gram, expected->second.gram, static_cast<double>(inputs.tokens), 1e-4);
+        ++compared;
+      }
+      CHECK(compared >= 8);
+    }
+  }
+}
+
+TEST_CASE("all experts see all tokens if asked to") {
+  const auto model = golden_model("mixtral");
+  TempDir dir;
+  write_ids(dir / "ids.npy", 4, 8, 24);
+  PlanOptions options;
+  options.calibration.file = dir / "ids.npy";
+  options.calibration.all_experts = true;
+  options.calibration.data.seq_len = 8;
+  const Plan plan = make_plan(model->checkpoint, probe_recipe(probe("ProbeAll", 4)), probe_registry(), options);
+  REQUIRE(plan.problems.empty());
+  Seen::instance() = {};
+  RunOptions run;
+  run.output = dir / "out";
+  run_plan(plan, run);
+  std::size_t experts = 0;
+  for (const auto& [module, inputs] : Seen::instance().inputs) {
+    if (module.find("experts") == std::string::npos) continue;
+    INFO(module);
+    CHECK(inputs.tokens == 32);
+    ++experts;
+  }
+  CHECK(experts > 0);
+}
