@@ -77,8 +77,13 @@ class ProgramMaker {
     return push(op);
   }
   ValueId norm(ValueId in, std::uint64_t group = 0) {
-    NormOp op{in,   value(width(in), rows(in)), "norm", "", "", coin() ? NormKind::rms : NormKind::layer, 1e-5F, false,
-              group};
+    NormOp op;
+    op.in = in;
+    op.out = value(width(in), rows(in));
+    op.module = "norm";
+    op.kind = coin() ? NormKind::rms : NormKind::layer;
+    op.epsilon = 1e-5F;
+    op.group = group;
     const std::uint64_t n = group == 0 || coin() ? width(in) : group;
     op.plus_one = coin();
     if (pick(4) != 0) op.weight = tensor({n}, 0.2F, op.plus_one ? 0.0F : 1.0F);
