@@ -174,6 +174,7 @@ void BlockSolver::solve(const Program& program, const InputUnit& unit, const Inp
         task.cols = job.weight->cols;
         task.weight = job.values;
         task.args = *context_.plan->groups[planned.scheme].scheme.weights;
+        task.input_args = context_.plan->groups[planned.scheme].scheme.input_activations;
         task.scale_dtype = context_.plan->layout->scale_dtype(task.args, planned.shape.dtype);
         task.params = job.params;
         task.out = &job.coded;

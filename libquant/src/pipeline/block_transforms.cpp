@@ -64,6 +64,7 @@ class BlockTransforms {
       if (task.quantized) {
         const PlannedLinear& linear = context_.plan->linears[planned->second];
         task.args = *context_.plan->groups[linear.scheme].scheme.weights;
+        task.input_args = context_.plan->groups[linear.scheme].scheme.input_activations;
         task.scale_dtype = context_.plan->layout->scale_dtype(task.args, linear.shape.dtype);
       }
       readers.tasks.push_back(std::move(task));

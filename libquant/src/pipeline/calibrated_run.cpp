@@ -1,12 +1,18 @@
 #include "pipeline/calibrated_run.h"
 
 #include <algorithm>
+#include <chrono>
+#include <condition_variable>
+#include <mutex>
 #include <set>
+#include <system_error>
+#include <thread>
 #include <utility>
 
 #include "pipeline/block_solver.h"
 #include "pipeline/block_stream.h"
 #include "pipeline/block_transforms.h"
+#include "pipeline/finish.h"
 #include "pipeline/run_state.h"
 #include "pipeline/statistics_collector.h"
 #include "pipeline/unit_rows.h"
@@ -41,6 +47,42 @@ struct CacheRanges {
   }
 };
 
+// Looks at the process's memory while others work: solvers do not report on their way.
+class MemoryWatch {
+ public:
+  MemoryWatch() try
+      : thread_([this] {
+          std::unique_lock lock(mutex_);
+          while (!closing_.wait_for(lock, std::chrono::milliseconds(50), [this] { return closed_; })) {
+            peak_ = std::max(peak_, anonymous_memory());
+          }
+        }) {
+  } catch (const std::system_error& reason) {
+    throw_no_threads(1, reason);
+  }
+  ~MemoryWatch() { close(); }
+  MemoryWatch(const MemoryWatch&) = delete;
+  MemoryWatch& operator=(const MemoryWatch&) = delete;
+
+  /// Ends watching; the largest memory seen.
+  std::uint64_t close() {
+    {
+      const std::lock_guard lock(mutex_);
+      closed_ = true;
+    }
+    closing_.notify_all();
+    if (thread_.joinable()) thread_.join();
+    return peak_;
+  }
+
+ private:
+  std::mutex mutex_;
+  std::condition_variable closing_;
+  bool closed_ = false;
+  std::uint64_t peak_ = 0;
+  std::thread thread_;
+};
+
 class CalibratedRun {
  public:
   explicit CalibratedRun(const CalibratedRunContext& context)
@@ -68,7 +110,9 @@ class CalibratedRun {
     forget_unfinished();
     progress.operations_resumed = finished_share() * progress.operations_total;
     progress.operations_done = progress.operations_resumed;
+    MemoryWatch watch;
     for (std::size_t b = state_.blocks; b < work_.blocks.size(); ++b) run_block(b);
+    *context_.peak_memory = std::max(*context_.peak_memory, watch.close());
     context_.committer->flush();
     return std::move(state_.reports);
   }

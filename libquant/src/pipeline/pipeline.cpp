@@ -170,6 +170,7 @@ class Run {
     context.results = &results_;
     context.progress = &progress_;
     context.stop = options_.stop;
+    context.peak_memory = &memory_;
     context.tick = [this] { tick(); };
     context.done = [this](const ItemKey& key) {
       done_ += source_bytes(key);

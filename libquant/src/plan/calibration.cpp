@@ -275,6 +275,7 @@ class Planner {
     if (transform == nullptr || is_ignored(plan_.recipe.modifiers[modifier], site.smooth_layer)) return false;
     std::vector<LinearTask> tasks;
     bool any_coded = false;
+    bool all_ignored = true;
     for (const LinearPlace& place : site.readers) {
       const LinearWeight& weight = weight_at(program, place);
       LinearTask task;
@@ -283,13 +284,17 @@ class Planner {
       task.cols = weight.cols;
       const auto planned = by_module_.find(weight.module);
       task.quantized = planned != by_module_.end();
-      if (task.quantized && is_ignored(plan_.recipe.modifiers[modifier], weight.module)) return false;
-      if (task.quantized) task.args = *plan_.groups[plan_.linears[planned->second].scheme].scheme.weights;
-      any_coded = any_coded || task.quantized;
+      if (task.quantized) {
+        const Scheme& scheme = plan_.groups[plan_.linears[planned->second].scheme].scheme;
+        task.args = *scheme.weights;
+        task.input_args = scheme.input_activations;
+        any_coded = true;
+      }
+      all_ignored = all_ignored && is_ignored(plan_.recipe.modifiers[modifier], weight.module);
       tasks.push_back(std::move(task));
     }
-    if (!any_coded) return false;
-    SmoothingGroup group{site.kind, site.smooth_layer, tasks, site.rows};
+    if (!any_coded || all_ignored) return false;
+    const SmoothingGroup group{site.kind, site.smooth_layer, tasks, site.rows};
     return transform->wants(group);
   }
 

@@ -187,7 +187,10 @@ class Estimator {
   std::uint64_t solve_bytes(const Program& program, const InputUnit& unit) const {
     const std::uint64_t cols = value_of(program, unit.value).width;
     const bool gram = unit.needs.gram || unit.needs.cross_gram;
-    std::uint64_t bytes = statistics_bytes(program, unit.value, unit.needs) + (gram ? 2 * cols * cols * 4 : 0);
+    const std::uint64_t matrix = cols * cols * sizeof(float);
+    std::uint64_t bytes = statistics_bytes(program, unit.value, unit.needs);
+    if (gram) bytes += matrix;
+    if (unit.needs.cross_gram) bytes += matrix;
     std::map<std::size_t, std::uint64_t> together;
     std::uint64_t largest = 0;
     for (const WorkLinear& entry : unit.linears) {
@@ -198,8 +201,8 @@ class Estimator {
     }
     std::uint64_t most = 0;
     for (const auto& [modifier, weights] : together) most = std::max(most, weights);
-    // Floats, codes, and for the largest a second and a third copy: the solver's own, the original, the result.
-    return bytes + most * 5 + largest * 8;
+    // Floats and codes, and for the largest a second copy: the solver's own, or the result.
+    return bytes + most * 5 + largest * 4;
   }
 
   std::uint64_t table_peak(std::size_t table) const {
