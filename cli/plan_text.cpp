@@ -122,15 +122,15 @@ Json calibration_json(const CalibrationPlan& plan) {
 std::string calibration_text(const CalibrationPlan& plan) {
   const auto tera = [](double operations) { return fmt::format("{:.3g} TFLOP", operations / 1e12); };
   return "\n" +
-         field_list({{"calibration", fmt::format("{}: {} in {} of at most {}", printable(plan.source),
-                                                 counted(plan.tokens, "token"), counted(plan.sequences, "sequence"),
-                                                 plan.longest)},
-                     {"work", fmt::format("{} of products in {}, {} of statistics, {} of solving",
-                                          tera(plan.product_operations),
-                                          plan.product == ProductType::bf16 ? "bf16" : "f32",
-                                          tera(plan.gram_operations), tera(plan.solve_operations))},
-                     {"activations", fmt::format("{} in memory, temporary files of at most {}",
-                                                 human_bytes(plan.activation_bytes), human_bytes(plan.disk_bytes))}});
+         field_list(
+             {{"calibration",
+               fmt::format("{}: {} in {} of at most {}", printable(plan.source), counted(plan.tokens, "token"),
+                           counted(plan.sequences, "sequence"), plan.longest)},
+              {"work", fmt::format("{} of products in {}, {} of statistics, {} of solving",
+                                   tera(plan.product_operations), plan.product == ProductType::bf16 ? "bf16" : "f32",
+                                   tera(plan.gram_operations), tera(plan.solve_operations))},
+              {"activations", fmt::format("{} in memory, temporary files of at most {}",
+                                          human_bytes(plan.activation_bytes), human_bytes(plan.disk_bytes))}});
 }
 
 std::string totals_text(const Plan& plan) {

@@ -50,8 +50,8 @@ inline std::vector<std::byte> llama_values(const StoredTensor& tensor, std::mins
   std::vector<std::byte> bytes(byte_count(tensor.dtype, tensor.shape));
   for (std::uint64_t i = 0; i < count; ++i) {
     const bool norm = tensor.shape.size() == 1;
-    const float value = norm ? 1.0F + 0.3F * normal(random)
-                             : normal(random) / std::sqrt(static_cast<float>(tensor.shape.back()));
+    const float value =
+        norm ? 1.0F + 0.3F * normal(random) : normal(random) / std::sqrt(static_cast<float>(tensor.shape.back()));
     const std::uint16_t half = tensor.dtype == DType::F16 ? f32_to_f16(value) : f32_to_bf16(value);
     if (tensor.dtype == DType::F32) {
       std::memcpy(bytes.data() + 4 * i, &value, 4);
@@ -67,17 +67,19 @@ inline void write_tiny_llama(const std::filesystem::path& directory, const TinyL
   std::filesystem::create_directories(directory);
   const auto tensors = tiny_llama_tensors(o);
   std::minstd_rand random(7);
-  const auto writer = builtin_registry().container("safetensors")
+  const auto writer = builtin_registry()
+                          .container("safetensors")
                           ->create(directory / "model.safetensors", tensors, {{"format", "pt"}}, false);
   for (std::size_t i = 0; i < tensors.size(); ++i) writer->write(i, 0, llama_values(tensors[i], random));
-  write_file(directory / "config.json",
-             R"({"architectures": ["LlamaForCausalLM"], "model_type": ")" + model_type +
-                 R"(", "tie_word_embeddings": false, "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0,)" +
-                 R"( "max_position_embeddings": 128, "hidden_size": )" + std::to_string(o.hidden) +
-                 R"(, "intermediate_size": )" + std::to_string(o.intermediate) + R"(, "num_hidden_layers": )" +
-                 std::to_string(o.layers) + R"(, "num_attention_heads": )" + std::to_string(o.heads) +
-                 R"(, "num_key_value_heads": )" + std::to_string(o.kv_heads) + R"(, "vocab_size": )" +
-                 std::to_string(o.vocabulary) + "}\n");
+  write_file(
+      directory / "config.json",
+      R"({"architectures": ["LlamaForCausalLM"], "model_type": ")" + model_type +
+          R"(", "tie_word_embeddings": false, "hidden_act": "silu", "rms_norm_eps": 1e-5, "rope_theta": 10000.0,)" +
+          R"( "max_position_embeddings": 128, "hidden_size": )" + std::to_string(o.hidden) +
+          R"(, "intermediate_size": )" + std::to_string(o.intermediate) + R"(, "num_hidden_layers": )" +
+          std::to_string(o.layers) + R"(, "num_attention_heads": )" + std::to_string(o.heads) +
+          R"(, "num_key_value_heads": )" + std::to_string(o.kv_heads) + R"(, "vocab_size": )" +
+          std::to_string(o.vocabulary) + "}\n");
 }
 
 /// Writes int32 ids [sequences, length] as NumPy does.

@@ -275,11 +275,12 @@ TEST_CASE("plain linears of a calibrated recipe are those of a data-free one") {
 TEST_CASE("static scales of inputs come from their range") {
   CalibratedModel model;
   Seen::instance() = {};
-  model.run("    ProbeAllModifier:\n      ignore: [lm_head]\n      config_groups:\n        a:\n"
-            "          targets: [Linear]\n"
-            "          weights: {num_bits: 8, symmetric: true, strategy: channel}\n"
-            "          input_activations: {num_bits: 8, symmetric: true, strategy: tensor, dynamic: false}\n",
-            "out");
+  model.run(
+      "    ProbeAllModifier:\n      ignore: [lm_head]\n      config_groups:\n        a:\n"
+      "          targets: [Linear]\n"
+      "          weights: {num_bits: 8, symmetric: true, strategy: channel}\n"
+      "          input_activations: {num_bits: 8, symmetric: true, strategy: tensor, dynamic: false}\n",
+      "out");
   const auto output = open_checkpoint(model.dir / "out");
   for (const auto& [module, inputs] : Seen::instance().inputs) {
     INFO(module);

@@ -46,9 +46,11 @@ TEST_CASE("a calibrated plan says what it costs") {
 TEST_CASE("calibrated recipes without data are refused, data-free ones are not") {
   CalibratedModel model;
   model.options.calibration.file.clear();
-  CHECK(mentions(model.plan(probe("ProbeAll")).problems, "ProbeAllModifier needs calibration data: give --calibration"));
-  CHECK(model.plan("    QuantizationModifier: {targets: [Linear], scheme: W4A16, ignore: [lm_head], "
-                   "bypass_divisibility_checks: true}\n")
+  CHECK(
+      mentions(model.plan(probe("ProbeAll")).problems, "ProbeAllModifier needs calibration data: give --calibration"));
+  CHECK(model
+            .plan("    QuantizationModifier: {targets: [Linear], scheme: W4A16, ignore: [lm_head], "
+                  "bypass_divisibility_checks: true}\n")
             .calibration == std::nullopt);
 }
 
@@ -86,8 +88,7 @@ TEST_CASE("fewer sequences than asked for are a warning") {
 
 TEST_CASE("a transform with nothing to do is a warning") {
   CalibratedModel model;
-  const Plan plan = model.plan(
-      "    ProbeTransformModifier: {ignore: ['re:.*']}\n" + probe("ProbeAll"));
+  const Plan plan = model.plan("    ProbeTransformModifier: {ignore: ['re:.*']}\n" + probe("ProbeAll"));
   INFO(all(plan.problems));
   CHECK(mentions(plan.warnings, "rescales nothing"));
 }

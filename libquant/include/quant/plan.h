@@ -21,11 +21,11 @@ namespace quant {
 
 /// What algorithms that look at activations learn from, and how. Ignored by recipes that need no data.
 struct CalibrationRequest {
-  std::filesystem::path file;         ///< empty: none given
-  CalibrationOptions data;            ///< how sequences are made of it
-  bool all_experts = false;           ///< every expert sees every token
-  std::optional<ProductType> product; ///< operands of big products; null: the fastest
-  std::uint64_t activation_bytes = 0; ///< activations held in memory, the rest goes to disk; 0: chosen by the plan
+  std::filesystem::path file;          ///< empty: none given
+  CalibrationOptions data;             ///< how sequences are made of it
+  bool all_experts = false;            ///< every expert sees every token
+  std::optional<ProductType> product;  ///< operands of big products; null: the fastest
+  std::uint64_t activation_bytes = 0;  ///< activations held in memory, the rest goes to disk; 0: chosen by the plan
 };
 
 struct PlanOptions {
@@ -74,12 +74,12 @@ struct PlannedShard {
 
 /// What the pass over the calibration data does and costs. Operations are multiplications and additions.
 struct CalibrationPlan {
-  std::string family;                  ///< of the model's program: "llama"
-  std::size_t blocks = 0;              ///< decoder layers
-  std::string source, hash;            ///< of the token sequences (see TokenSequences)
+  std::string family;        ///< of the model's program: "llama"
+  std::size_t blocks = 0;    ///< decoder layers
+  std::string source, hash;  ///< of the token sequences (see TokenSequences)
   std::uint64_t sequences = 0;
   std::uint64_t tokens = 0;
-  std::uint64_t longest = 0;           ///< tokens of the longest sequence
+  std::uint64_t longest = 0;  ///< tokens of the longest sequence
   ProductType product = ProductType::f32;
   bool second_stream = false;          ///< the unquantized model runs beside the quantized one
   std::uint64_t chunk_tokens = 0;      ///< tokens that go through the model together
@@ -88,7 +88,7 @@ struct CalibrationPlan {
   std::uint64_t disk_bytes = 0;        ///< temporary files in the partial directory at most
   double product_operations = 0;       ///< of linears and attention
   double gram_operations = 0;
-  double solve_operations = 0;         ///< an estimate: two operations per weight and column
+  double solve_operations = 0;  ///< an estimate: two operations per weight and column
   double total_operations() const { return product_operations + gram_operations + solve_operations; }
 };
 
@@ -124,8 +124,8 @@ struct Plan {
   std::uint64_t slice_weights = 0;      ///< weights that one thread holds at a time
   std::string identity;                 ///< hash of everything that decides the output's bytes
 
-  std::optional<CalibrationPlan> calibration;         ///< of recipes that need data, once it could be made
-  std::shared_ptr<const CalibrationWork> work;        ///< with it
+  std::optional<CalibrationPlan> calibration;   ///< of recipes that need data, once it could be made
+  std::shared_ptr<const CalibrationWork> work;  ///< with it
 };
 
 /// Never throws for what the recipe and the model say: mistakes are in Plan::problems, all at once.

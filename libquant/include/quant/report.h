@@ -28,17 +28,17 @@ WeightMetrics summarize(const OutputErrors& errors);
 
 /// What a calibrated algorithm did to one linear.
 struct CalibrationRecord {
-  std::uint64_t tokens = 0;                ///< inputs that were seen
-  double damping = 0;                      ///< fraction of the mean diagonal that was added
-  std::string fallback;                    ///< what was done instead of the method, and why
-  std::optional<OutputErrors> output;      ///< where a Gram matrix was there to compute it
+  std::uint64_t tokens = 0;            ///< inputs that were seen
+  double damping = 0;                  ///< fraction of the mean diagonal that was added
+  std::string fallback;                ///< what was done instead of the method, and why
+  std::optional<OutputErrors> output;  ///< where a Gram matrix was there to compute it
 };
 
 /// One decoder layer after its linears were quantized.
 struct BlockReport {
-  std::string name;                        ///< "model.layers.0"
-  std::optional<OutputErrors> output;      ///< of the residual stream, where the unquantized model ran beside
-  std::vector<std::string> notes;          ///< what transforms did
+  std::string name;                    ///< "model.layers.0"
+  std::optional<OutputErrors> output;  ///< of the residual stream, where the unquantized model ran beside
+  std::vector<std::string> notes;      ///< what transforms did
 };
 
 /// The data that a calibrated run learnt from.
@@ -48,7 +48,7 @@ struct CalibrationReport {
   std::uint64_t sequences = 0;
   std::uint64_t tokens = 0;
   std::uint64_t longest = 0;
-  std::string product;                     ///< "f32" or "bf16"
+  std::string product;  ///< "f32" or "bf16"
   std::vector<BlockReport> blocks;
 };
 

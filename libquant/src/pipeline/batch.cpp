@@ -56,7 +56,11 @@ void merge_slice(const std::vector<double>& from, std::vector<double>& into) {
 
 BatchRunner::BatchRunner(const Plan& plan, const std::vector<std::unique_ptr<ContainerWriter>>& writers,
                          ThreadPool& pool, const std::atomic<bool>* stop)
-    : plan_(plan), writers_(writers), pool_(pool), stop_(stop), algorithms_(create_algorithms(plan.recipe, *plan.registry)) {}
+    : plan_(plan),
+      writers_(writers),
+      pool_(pool),
+      stop_(stop),
+      algorithms_(create_algorithms(plan.recipe, *plan.registry)) {}
 
 const Quantizer& BatchRunner::quantizer_of(const PlannedLinear& linear) const {
   const Quantizer* quantizer = algorithms_[linear.modifier].quantizer;

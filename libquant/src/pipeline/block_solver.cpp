@@ -256,8 +256,8 @@ void BlockSolver::finish(Job& job, const Scheme& scheme, const InputStatistics& 
     record.damping = job.record.damping;
     record.fallback = job.record.fallback;
     if (!inputs.gram.empty() && inputs.tokens > 0) {
-      record.output = output_errors(job.values, values, job.coded.rows, inputs.gram, job.coded.cols,
-                                    context_.run.threads);
+      record.output =
+          output_errors(job.values, values, job.coded.rows, inputs.gram, job.coded.cols, context_.run.threads);
     }
     result.calibration = std::move(record);
   }

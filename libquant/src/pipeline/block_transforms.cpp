@@ -85,12 +85,12 @@ class BlockTransforms {
     }
     note(site, record);
     if (!factors.empty()) {
-      const FoldTarget target{&program_, context_.weights, context_.reference, &coded_, &changed_,
-                              context_.run.threads};
+      const FoldTarget target{&program_, context_.weights, context_.reference,
+                              &coded_,   &changed_,        context_.run.threads};
       factors = fold(target, site, factors);
       if (factors.empty()) {
-        notes_.push_back(fmt::format("{}: not rescaled: a stored value would leave the range of its type",
-                                     site.smooth_layer));
+        notes_.push_back(
+            fmt::format("{}: not rescaled: a stored value would leave the range of its type", site.smooth_layer));
         return;
       }
       rescale(statistics, factors);

@@ -145,8 +145,8 @@ class CalibratedRun {
 
   void open_streams(const BlockWork& block) {
     for (std::size_t s = 0; s < sides_.size(); ++s) {
-      ActivationStore input = s < state_.streams.size() ? std::move(state_.streams[s])
-                                                        : ActivationStore(budget_, work_.chunks.size());
+      ActivationStore input =
+          s < state_.streams.size() ? std::move(state_.streams[s]) : ActivationStore(budget_, work_.chunks.size());
       sides_[s]->stream = std::make_unique<BlockStream>(stream_, *block.program, sides_[s]->weights, std::move(input));
     }
     state_.streams.clear();
@@ -210,8 +210,8 @@ class CalibratedRun {
       for (const auto& side : sides_) {
         values.push_back(side->stream->advance(chunk, sweep.begin, sweep.live, sweep.linears, wanted));
       }
-      double operations = static_cast<double>(sides_.size()) *
-                          operations_between(work_, program, from, sweep.begin, tokens);
+      double operations =
+          static_cast<double>(sides_.size()) * operations_between(work_, program, from, sweep.begin, tokens);
       for (std::size_t u = 0; u < units.size(); ++u) {
         const UnitRows rows = rows_of(program, units[u], values.front(), tokens, work_.all_experts);
         UnitRows reference;

@@ -9,9 +9,7 @@ namespace {
 
 using Floats = std::vector<float>;
 
-DType dtype_of(const ModelWeights& weights, const std::string& tensor) {
-  return weights.tensors().find(tensor)->dtype;
-}
+DType dtype_of(const ModelWeights& weights, const std::string& tensor) { return weights.tensors().find(tensor)->dtype; }
 
 bool finite(const Floats& values) {
   return std::all_of(values.begin(), values.end(), [](float v) { return std::isfinite(v); });

@@ -15,7 +15,7 @@ namespace quant {
 struct FoldTarget {
   const Program* program = nullptr;
   ModelWeights* weights = nullptr;
-  ModelWeights* reference = nullptr;        ///< of the unquantized model that runs beside, or null
+  ModelWeights* reference = nullptr;                 ///< of the unquantized model that runs beside, or null
   const std::set<std::string>* quantized = nullptr;  ///< tensors whose weights will be coded: never stored as floats
   std::set<std::string>* changed = nullptr;          ///< receives the tensors that must be stored with new values
   int threads = 1;

@@ -90,8 +90,7 @@ std::vector<std::byte> encode_floats(DType type, std::span<const float> values) 
   return bytes;
 }
 
-ItemOutput::ItemOutput(const Plan& plan, const std::vector<std::unique_ptr<ContainerWriter>>& writers,
-                       ThreadPool& pool)
+ItemOutput::ItemOutput(const Plan& plan, const std::vector<std::unique_ptr<ContainerWriter>>& writers, ThreadPool& pool)
     : plan_(plan), writers_(writers), pool_(pool), linears_(plan.linears.size()), copies_(plan.copies.size()) {
   for (std::size_t s = 0; s < plan.shards.size(); ++s) {
     for (std::size_t i = 0; i < plan.shards[s].items.size(); ++i) {

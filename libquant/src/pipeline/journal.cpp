@@ -197,15 +197,15 @@ void Journal::record(const std::vector<std::pair<ItemKey, const ItemResult*>>& i
   std::vector<float> arrays;
   for (const auto& [key, result] : items) {
     json entry = {{"shard", key.first},
-                        {"item", key.second},
-                        {"sums", to_json(result->sums)},
-                        {"scale_min", result->scale_min},
-                        {"scale_max", result->scale_max},
-                        {"seconds", result->seconds},
-                        {"at", arrays_size_ + arrays.size() * sizeof(float)},
-                        {"rows", result->row_nmse.size()},
-                        {"groups", result->group_nmse.size()},
-                        {"notes", result->notes}};
+                  {"item", key.second},
+                  {"sums", to_json(result->sums)},
+                  {"scale_min", result->scale_min},
+                  {"scale_max", result->scale_max},
+                  {"seconds", result->seconds},
+                  {"at", arrays_size_ + arrays.size() * sizeof(float)},
+                  {"rows", result->row_nmse.size()},
+                  {"groups", result->group_nmse.size()},
+                  {"notes", result->notes}};
     if (result->calibration) entry["calibration"] = to_json(*result->calibration);
     lines += entry.dump(-1, ' ', false, json::error_handler_t::replace) + "\n";
     arrays.insert(arrays.end(), result->row_nmse.begin(), result->row_nmse.end());

@@ -18,8 +18,8 @@ struct RunState {
 /// Makes `state` durable in the partial directory; an earlier state stays whole until then. Items of finished blocks
 /// must be durable already. The stores keep their contents.
 void save_state(const std::filesystem::path& directory, const RunState& state);
-/// Reads the state, its streams into stores of `budget`; one without blocks if there is none. Throws Error{corrupt_file}
-/// for a damaged one.
+/// Reads the state, its streams into stores of `budget`; one without blocks if there is none. Throws
+/// Error{corrupt_file} for a damaged one.
 RunState load_state(const std::filesystem::path& directory, std::size_t chunks, std::size_t streams,
                     ActivationBudget& budget);
 /// Deletes the files of both.

@@ -70,7 +70,8 @@ class Planner {
   bool read_data(bool has_program) {
     const CalibrationRequest& request = plan_.options.calibration;
     if (request.file.empty()) {
-      plan_.problems.push_back(who_needs_data() + " needs calibration data: give --calibration FILE (text, JSON lines, "
+      plan_.problems.push_back(who_needs_data() +
+                               " needs calibration data: give --calibration FILE (text, JSON lines, "
                                "or token ids)");
       return false;
     }
@@ -123,9 +124,10 @@ class Planner {
                       work_->data.source, largest, program.vocabulary));
     }
     if (program.max_positions != 0 && longest > program.max_positions) {
-      plan_.problems.push_back(fmt::format("calibration data: sequences of {} tokens, but the model has {} positions; "
-                                           "use --seq-len {}",
-                                           longest, program.max_positions, program.max_positions));
+      plan_.problems.push_back(
+          fmt::format("calibration data: sequences of {} tokens, but the model has {} positions; "
+                      "use --seq-len {}",
+                      longest, program.max_positions, program.max_positions));
     }
     const std::uint64_t wanted = plan_.options.calibration.data.samples;
     if (wanted > work_->data.sequences.size()) {
@@ -312,14 +314,13 @@ class Planner {
       }
     }
     if (unreached.empty()) return;
-    plan_.problems.push_back(
-        fmt::format("{}{}: the model's forward pass does not compute the inputs of {} linear{} here; ignore {}, or give "
-                    "{} to a QuantizationModifier",
-                    fmt::join(unreached.begin(), unreached.begin() + std::min<std::ptrdiff_t>(3, std::ssize(unreached)),
-                              ", "),
-                    unreached.size() > 3 ? fmt::format(" and {} more", unreached.size() - 3) : "", unreached.size(),
-                    unreached.size() == 1 ? "" : "s", unreached.size() == 1 ? "it" : "them",
-                    unreached.size() == 1 ? "it" : "them"));
+    plan_.problems.push_back(fmt::format(
+        "{}{}: the model's forward pass does not compute the inputs of {} linear{} here; ignore {}, or give "
+        "{} to a QuantizationModifier",
+        fmt::join(unreached.begin(), unreached.begin() + std::min<std::ptrdiff_t>(3, std::ssize(unreached)), ", "),
+        unreached.size() > 3 ? fmt::format(" and {} more", unreached.size() - 3) : "", unreached.size(),
+        unreached.size() == 1 ? "" : "s", unreached.size() == 1 ? "it" : "them",
+        unreached.size() == 1 ? "it" : "them"));
   }
 
   void describe() {
@@ -364,9 +365,8 @@ bool is_calibrated(const Plan& plan, const std::vector<ModifierAlgorithm>& algor
   for (const ModifierAlgorithm& algorithm : algorithms) {
     if (algorithm.own != nullptr && (algorithm.transform != nullptr || algorithm.own->needs().any())) return true;
   }
-  return std::any_of(plan.linears.begin(), plan.linears.end(), [&](const PlannedLinear& linear) {
-    return needs_input_range(plan.groups[linear.scheme].scheme);
-  });
+  return std::any_of(plan.linears.begin(), plan.linears.end(),
+                     [&](const PlannedLinear& linear) { return needs_input_range(plan.groups[linear.scheme].scheme); });
 }
 
 std::vector<TokenChunk> divide(const TokenSequences& data, std::uint64_t tokens) {

@@ -152,9 +152,8 @@ class Estimator {
         statistics += statistics_bytes(program, unit.value, unit.needs);
         solving = std::max(solving, solve_bytes(program, unit));
       }
-      const std::uint64_t first = sweep.units.empty() ? 0
-                                                      : statistics_bytes(program, sweep.units.front().value,
-                                                                         sweep.units.front().needs);
+      const std::uint64_t first =
+          sweep.units.empty() ? 0 : statistics_bytes(program, sweep.units.front().value, sweep.units.front().needs);
       statistics = std::max(first, std::min(statistics, summary_.statistics_bytes));
       most = std::max(most, folded + statistics + passing(program, position, sweep.begin, sweep.linears));
       most = std::max(most, folded + (statistics - std::min(first, statistics)) + solving);
@@ -172,7 +171,8 @@ class Estimator {
   std::uint64_t sites_peak(const BlockWork& block) const {
     if (block.sites.empty()) return 0;
     std::uint64_t statistics = 0;
-    for (const WorkSite& site : block.sites) statistics += statistics_bytes(*block.program, site.site.value, site.needs);
+    for (const WorkSite& site : block.sites)
+      statistics += statistics_bytes(*block.program, site.site.value, site.needs);
     const std::uint64_t pass = prepared_bytes(*block.program, 0, block.program->ops.size(), summary_.product) +
                                chunk_bytes(*block.program, 0, block.program->ops.size(), largest_chunk_);
     // Searching keeps the readers, a scaled copy and its rounded form.
@@ -342,10 +342,10 @@ void estimate_calibration(Plan& plan, CalibrationWork& work) {
   summary.activation_bytes = std::min(summary.activation_bytes, store);
   plan.peak_memory = peak();
   if (limit != 0 && plan.peak_memory > limit) {
-    plan.problems.push_back(fmt::format("a memory limit of {:.1f} MB is too small for calibration: at least {:.1f} MB "
-                                        "are needed",
-                                        static_cast<double>(limit) / 1e6,
-                                        static_cast<double>(plan.peak_memory) / 1e6 + 0.1));
+    plan.problems.push_back(
+        fmt::format("a memory limit of {:.1f} MB is too small for calibration: at least {:.1f} MB "
+                    "are needed",
+                    static_cast<double>(limit) / 1e6, static_cast<double>(plan.peak_memory) / 1e6 + 0.1));
     return;
   }
   const std::uint64_t stream = work.program.hidden * summary.tokens * sizeof(float) * (work.second_stream ? 2 : 1);

@@ -25,8 +25,8 @@ struct WorkLinear {
 /// One distinct input: a value, or an expert's rows of one. Linears that read it share its statistics.
 struct InputUnit {
   ValueId value = -1;
-  std::size_t op = 0;   ///< a LinearOp that reads it
-  int expert = -1;      ///< its rows only; -1: all
+  std::size_t op = 0;  ///< a LinearOp that reads it
+  int expert = -1;     ///< its rows only; -1: all
   CalibrationNeeds needs;
   std::vector<WorkLinear> linears;
 };
@@ -74,10 +74,10 @@ struct CalibrationWork {
   bool all_experts = false;
   bool second_stream = false;
   std::vector<TokenChunk> chunks;
-  std::vector<BlockWork> blocks;            ///< embeddings first; the head last, if it has work
+  std::vector<BlockWork> blocks;              ///< embeddings first; the head last, if it has work
   std::vector<ModifierAlgorithm> algorithms;  ///< one per modifier
-  std::vector<bool> linear_is_here;         ///< Plan::linears: coded by a block
-  std::vector<bool> copy_is_here;           ///< Plan::copies: written by a block
+  std::vector<bool> linear_is_here;           ///< Plan::linears: coded by a block
+  std::vector<bool> copy_is_here;             ///< Plan::copies: written by a block
 
   explicit CalibrationWork(const CalibrationWork&) = delete;
   CalibrationWork& operator=(const CalibrationWork&) = delete;

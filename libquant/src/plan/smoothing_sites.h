@@ -20,13 +20,13 @@ struct LinearPlace {
 /// every reader.
 struct SmoothingSite {
   ProducerKind kind = ProducerKind::norm;
-  ValueId value = -1;                   ///< statistics are those of its rows
-  int expert = -1;                      ///< of this expert's rows only; -1: of all
-  std::string smooth_layer;             ///< module of the producer
-  std::size_t norm = 0;                 ///< kind norm: its operation
-  LinearPlace linear;                   ///< other kinds: the producing linear
-  std::vector<std::uint32_t> rows;      ///< other kinds: its row that feeds column c [cols]
-  std::vector<LinearPlace> readers;     ///< all of them
+  ValueId value = -1;                ///< statistics are those of its rows
+  int expert = -1;                   ///< of this expert's rows only; -1: of all
+  std::string smooth_layer;          ///< module of the producer
+  std::size_t norm = 0;              ///< kind norm: its operation
+  LinearPlace linear;                ///< other kinds: the producing linear
+  std::vector<std::uint32_t> rows;   ///< other kinds: its row that feeds column c [cols]
+  std::vector<LinearPlace> readers;  ///< all of them
 };
 
 /// All sites of a program in order of execution. A value that anything but a linear reads cannot be rescaled.

@@ -29,10 +29,10 @@ json sums_json(const ErrorSums& sums) {
 
 json output_json(const OutputErrors& errors) {
   const WeightMetrics metrics = summarize(errors);
-  return {{"signal", number(errors.signal)},   {"noise", number(errors.noise)},
-          {"dot", number(errors.dot)},         {"recon", number(errors.recon)},
-          {"relative_error", number(metrics.nmse)}, {"sqnr_db", number(metrics.sqnr_db)},
-          {"cosine", number(metrics.cosine)}};
+  return {
+      {"signal", number(errors.signal)}, {"noise", number(errors.noise)},          {"dot", number(errors.dot)},
+      {"recon", number(errors.recon)},   {"relative_error", number(metrics.nmse)}, {"sqnr_db", number(metrics.sqnr_db)},
+      {"cosine", number(metrics.cosine)}};
 }
 
 json record_json(const CalibrationRecord& record) {
@@ -48,8 +48,8 @@ json calibration_json(const CalibrationReport& calibration) {
     if (block.output) entry["output"] = output_json(*block.output);
     blocks.push_back(std::move(entry));
   }
-  return {{"source", calibration.source},   {"hash", calibration.hash},       {"sequences", calibration.sequences},
-          {"tokens", calibration.tokens},   {"longest", calibration.longest}, {"product", calibration.product},
+  return {{"source", calibration.source}, {"hash", calibration.hash},       {"sequences", calibration.sequences},
+          {"tokens", calibration.tokens}, {"longest", calibration.longest}, {"product", calibration.product},
           {"blocks", std::move(blocks)}};
 }
 
@@ -66,21 +66,21 @@ json metrics_json(const ErrorSums& sums) {
 
 json layer_json(const LayerReport& layer) {
   json entry = {{"module", layer.module},
-          {"shape", layer.shape},
-          {"dtype", layer.dtype},
-          {"rule", layer.rule},
-          {"modifier", layer.modifier},
-          {"algorithm", layer.algorithm},
-          {"scheme", layer.scheme},
-          {"format", layer.format},
-          {"bits_per_weight", number(layer.bits_per_weight)},
-          {"bytes_before", layer.bytes_before},
-          {"bytes_after", layer.bytes_after},
-          {"sums", sums_json(layer.sums)},
-          {"metrics", metrics_json(layer.sums)},
-          {"scale_min", number(layer.scale_min)},
-          {"scale_max", number(layer.scale_max)},
-          {"notes", layer.notes}};
+                {"shape", layer.shape},
+                {"dtype", layer.dtype},
+                {"rule", layer.rule},
+                {"modifier", layer.modifier},
+                {"algorithm", layer.algorithm},
+                {"scheme", layer.scheme},
+                {"format", layer.format},
+                {"bits_per_weight", number(layer.bits_per_weight)},
+                {"bytes_before", layer.bytes_before},
+                {"bytes_after", layer.bytes_after},
+                {"sums", sums_json(layer.sums)},
+                {"metrics", metrics_json(layer.sums)},
+                {"scale_min", number(layer.scale_min)},
+                {"scale_max", number(layer.scale_max)},
+                {"notes", layer.notes}};
   if (layer.calibration) entry["calibration"] = record_json(*layer.calibration);
   return entry;
 }
@@ -160,16 +160,16 @@ json run_json(const RunReport& report) {
 
 std::string report_to_json(const RunReport& report) {
   json document = {{"schema_version", kReportSchemaVersion},
-                         {"tool_version", report.tool_version},
-                         {"architecture", report.architecture},
-                         {"recipe", {{"name", report.recipe_name}, {"text", report.recipe_text}}},
-                         {"plan_identity", report.plan_identity},
-                         {"layout", report.layout},
-                         {"totals", totals_json(report)},
-                         {"layers", layers_json(report)},
-                         {"skipped", skipped_json(report)},
-                         {"warnings", report.warnings},
-                         {"run", run_json(report)}};
+                   {"tool_version", report.tool_version},
+                   {"architecture", report.architecture},
+                   {"recipe", {{"name", report.recipe_name}, {"text", report.recipe_text}}},
+                   {"plan_identity", report.plan_identity},
+                   {"layout", report.layout},
+                   {"totals", totals_json(report)},
+                   {"layers", layers_json(report)},
+                   {"skipped", skipped_json(report)},
+                   {"warnings", report.warnings},
+                   {"run", run_json(report)}};
   if (report.calibration) document["calibration"] = calibration_json(*report.calibration);
   // Bytes that are not UTF-8 (a path, say) become U+FFFD: a report must not fail at the end of a long run.
   return document.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
