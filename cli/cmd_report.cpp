@@ -58,22 +58,38 @@ void sort_layers(RunReport& report, const std::string& key) {
   }
 }
 
+std::string output_error_text(const LayerReport& layer) {
+  if (!layer.calibration || !layer.calibration->output) return "";
+  return nmse_text(summarize(*layer.calibration->output).nmse);
+}
+
 std::string layers_text(const RunReport& report) {
-  Table table({{"layer"},
-               {"shape"},
-               {"scheme"},
-               {"bits/weight", Table::Align::right},
-               {"SQNR", Table::Align::right},
-               {"NMSE", Table::Align::right},
-               {"cosine", Table::Align::right},
-               {"max error", Table::Align::right},
-               {"clipped", Table::Align::right},
-               {"zeros", Table::Align::right}});
+  std::vector<Table::Column> columns = {{"layer"},
+                                        {"shape"},
+                                        {"scheme"},
+                                        {"bits/weight", Table::Align::right},
+                                        {"SQNR", Table::Align::right},
+                                        {"NMSE", Table::Align::right},
+                                        {"cosine", Table::Align::right},
+                                        {"max error", Table::Align::right},
+                                        {"clipped", Table::Align::right},
+                                        {"zeros", Table::Align::right}};
+  if (report.calibration) columns.push_back({"output error", Table::Align::right});
+  Table table(std::move(columns));
   for (const LayerReport& layer : report.layers) {
     const WeightMetrics m = summarize(layer.sums);
-    table.add({layer.module, shape_text(layer.shape), layer.scheme, fmt::format("{:.3f}", layer.bits_per_weight),
-               sqnr_text(m.sqnr_db), nmse_text(m.nmse), fmt::format("{:.6f}", m.cosine), number_text(m.max_abs_error),
-               percent(layer.sums.clipped, layer.sums.count), percent(layer.sums.zeros, layer.sums.count)});
+    std::vector<std::string> row = {layer.module,
+                                    shape_text(layer.shape),
+                                    layer.scheme,
+                                    fmt::format("{:.3f}", layer.bits_per_weight),
+                                    sqnr_text(m.sqnr_db),
+                                    nmse_text(m.nmse),
+                                    fmt::format("{:.6f}", m.cosine),
+                                    number_text(m.max_abs_error),
+                                    percent(layer.sums.clipped, layer.sums.count),
+                                    percent(layer.sums.zeros, layer.sums.count)};
+    if (report.calibration) row.push_back(output_error_text(layer));
+    table.add(row);
   }
   return table.text();
 }

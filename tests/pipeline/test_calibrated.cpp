@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "calibrated_fixture.h"
+#include "quant/error.h"
 #include "quant/forward.h"
 #include "support/catch.h"
 

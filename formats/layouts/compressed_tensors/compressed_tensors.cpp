@@ -56,6 +56,9 @@ class CompressedTensors final : public Layout {
   std::uint64_t read_alignment(const StoredLinear& linear) const override {
     return ct::slice_alignment(ct::format_of(linear), linear.args);
   }
+  std::optional<std::string> with_kv_cache(const std::string& config_json, const QuantArgs& args) const override {
+    return ct::with_kv_cache(config_json, args);
+  }
   std::optional<QuantArgs> kv_cache_scheme(const ModelConfig& model) const override {
     return ct::kv_cache_scheme(model);
   }

@@ -121,4 +121,10 @@ std::string config_json(const ModelConfig& model, const std::vector<SchemeGroup>
   }
 }
 
+std::string with_kv_cache(const std::string& config_json, const QuantArgs& args) {
+  auto root = nlohmann::ordered_json(parse_json(config_json, "config.json"));
+  root["quantization_config"]["kv_cache_scheme"] = nlohmann::ordered_json(args_json(args));
+  return root.dump(2) + "\n";
+}
+
 }  // namespace quant::compressed_tensors

@@ -91,6 +91,13 @@ class Layout {
   virtual std::string config_json(const ModelConfig& model, const std::vector<SchemeGroup>& groups,
                                   const std::vector<std::string>& ignore) const = 0;
 
+  /// The text that config_json gave, saying as well that keys and values are cached so; nothing if the layout cannot
+  /// say that. Static scales go to the tensors that kv_cache_scheme names.
+  virtual std::optional<std::string> with_kv_cache(const std::string& config_json, const QuantArgs& args) const {
+    static_cast<void>(config_json), static_cast<void>(args);
+    return std::nullopt;
+  }
+
   /// True if the checkpoint says that it was written in this layout.
   virtual bool recognizes(const ModelConfig& model) const = 0;
   /// The quantized linears of such a checkpoint. Throws Error{corrupt_file} naming the tensor for missing or misshapen

@@ -57,9 +57,17 @@ struct PlannedCopy {
   std::string reason;                  ///< "ignored by 'lm_head'", "no target matches", "a bias", ...
 };
 
-/// One linear or one copied tensor within an output file.
+/// The static scales of the keys and values that one attention module caches; calibration finds them.
+struct PlannedCache {
+  std::string module;  ///< "model.layers.0.self_attn"
+  QuantArgs args;
+  std::vector<StoredTensor> stored;  ///< the scale of keys, then of values: one number each
+};
+
+/// One linear, one copied tensor, or the scales of one cache within an output file.
 struct PlannedItem {
   bool quantized = false;
+  bool cache = false;               ///< not quantized: `index` is into Plan::caches
   std::size_t index = 0;            ///< into Plan::linears or Plan::copies
   std::vector<std::size_t> places;  ///< where each of its stored tensors stands in PlannedShard::tensors
 };
@@ -105,6 +113,7 @@ struct Plan {
   std::vector<SchemeGroup> groups;
   std::vector<PlannedLinear> linears;
   std::vector<PlannedCopy> copies;
+  std::vector<PlannedCache> caches;          ///< of recipes with a kv_cache_scheme
   std::vector<std::string> ignored_modules;  ///< modules of targeted classes left unquantized, for config.json
   std::vector<PlannedShard> shards;
   std::vector<std::pair<std::string, std::string>> metadata;  ///< of every output file

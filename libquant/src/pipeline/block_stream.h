@@ -30,9 +30,6 @@ class BlockStream {
   BlockStream(const StreamContext& context, const Program& program, const ModelWeights& weights, ActivationStore input);
 
   ProgramRunner& runner() { return runner_; }
-  /// Brings the linears of operations [position, to) into memory; call before the weights that they replace are
-  /// dropped.
-  void prepare(std::size_t to) { runner_.prepare(position_, to); }
   /// Loads a chunk and runs it from the present place to `to`, where `live` are kept for later passes, and on to
   /// `until`, where the values `wanted` are returned. The last chunk moves the place.
   Values advance(std::size_t chunk, std::size_t to, std::span<const ValueId> live, std::size_t until,

@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <set>
+#include <utility>
 
 #include "pipeline/block_solver.h"
 #include "pipeline/block_stream.h"
@@ -19,6 +20,25 @@ struct Side {
   explicit Side(const LogicalTensors& tensors) : weights(tensors) {}
   ModelWeights weights;
   std::unique_ptr<BlockStream> stream;
+};
+
+// What the keys and values of a block, which has one attention, were seen to lie in.
+struct CacheRanges {
+  std::pair<float, float> keys{0.0F, 0.0F};
+  std::pair<float, float> values{0.0F, 0.0F};
+
+  void watch(ProgramRunner& runner) {
+    runner.observe_kv([this](std::span<const float> k, std::span<const float> v) {
+      widen(k, keys);
+      widen(v, values);
+    });
+  }
+  static void widen(std::span<const float> x, std::pair<float, float>& range) {
+    for (const float value : x) {
+      range.first = std::min(range.first, value);
+      range.second = std::max(range.second, value);
+    }
+  }
 };
 
 class CalibratedRun {
@@ -59,6 +79,7 @@ class CalibratedRun {
     for (std::size_t b = 0; b < work_.blocks.size(); ++b) {
       for (const std::size_t linear : work_.blocks[b].linears) settle(output_.key_of_linear(linear), b);
       for (const std::size_t copy : work_.blocks[b].copies) settle(output_.key_of_copy(copy), b);
+      for (const std::size_t cache : work_.blocks[b].caches) settle(output_.key_of_cache(cache), b);
     }
   }
   void settle(const ItemKey& key, std::size_t block) {
@@ -98,8 +119,14 @@ class CalibratedRun {
     code_tables(block, solver);
     solver.solve_plain(*block.program, block.plain);
     open_streams(block);
+    CacheRanges ranges;
+    if (!block.caches.empty()) ranges.watch(sides_.front()->stream->runner());
     for (const Sweep& sweep : block.sweeps) run_sweep(block, sweep, solver);
     leave(block, solver, report);
+    for (const std::size_t cache : block.caches) {
+      output_.write_cache(cache, ranges.keys, ranges.values);
+      take(output_.key_of_cache(cache), ItemResult{});
+    }
     close(block);
     if (is_layer) state_.reports.push_back(std::move(report));
     state_.blocks = index + 1;
@@ -186,14 +213,13 @@ class CalibratedRun {
     for (const auto& [module, quantizer] : solver.static_inputs()) {
       sides_.front()->stream->runner().set_input_quantizer(module, quantizer);
     }
-    const std::size_t from = sides_.front()->stream->position();
-    for (const auto& side : sides_) side->stream->prepare(to);
-    // Prepared weights are all that products need: the floats can go.
-    for (std::size_t i = from; i < to; ++i) {
-      const auto* linear = std::get_if<LinearOp>(&program.ops[i]);
-      if (linear == nullptr) continue;
-      for (const LinearWeight& weight : linear->weights) {
-        for (const auto& side : sides_) side->weights.drop(weight.tensor);
+    // Prepared weights are all that products need: the floats can go, one by one.
+    for (const auto& side : sides_) {
+      for (std::size_t op = side->stream->position(); op < to; ++op) {
+        side->stream->runner().prepare(op, op + 1);
+        const auto* linear = std::get_if<LinearOp>(&program.ops[op]);
+        if (linear == nullptr) continue;
+        for (const LinearWeight& weight : linear->weights) side->weights.drop(weight.tensor);
       }
     }
   }
@@ -230,7 +256,7 @@ class CalibratedRun {
   // The way from the last statistics to the end of the program.
   void leave(const BlockWork& block, const BlockSolver& solver, BlockReport& report) {
     const Program& program = *block.program;
-    if (block.last) return;
+    if (block.last && block.caches.empty()) return;
     const std::size_t from = sides_.front()->stream->position();
     prepare(program.ops.size(), program, solver);
     const ValueId live[] = {program.output};
@@ -307,6 +333,7 @@ class CalibratedRun {
 
 bool is_calibrated_item(const Plan& plan, const PlannedItem& item) {
   if (plan.work == nullptr) return false;
+  if (item.cache) return true;
   return item.quantized ? plan.work->linear_is_here[item.index] : plan.work->copy_is_here[item.index];
 }
 

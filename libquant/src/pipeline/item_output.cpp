@@ -7,6 +7,7 @@
 
 #include "plan/resources.h"
 #include "quant/error.h"
+#include "quant/observers.h"
 
 namespace quant {
 namespace {
@@ -91,11 +92,16 @@ std::vector<std::byte> encode_floats(DType type, std::span<const float> values) 
 }
 
 ItemOutput::ItemOutput(const Plan& plan, const std::vector<std::unique_ptr<ContainerWriter>>& writers, ThreadPool& pool)
-    : plan_(plan), writers_(writers), pool_(pool), linears_(plan.linears.size()), copies_(plan.copies.size()) {
+    : plan_(plan),
+      writers_(writers),
+      pool_(pool),
+      linears_(plan.linears.size()),
+      copies_(plan.copies.size()),
+      caches_(plan.caches.size()) {
   for (std::size_t s = 0; s < plan.shards.size(); ++s) {
     for (std::size_t i = 0; i < plan.shards[s].items.size(); ++i) {
       const PlannedItem& item = plan.shards[s].items[i];
-      (item.quantized ? linears_ : copies_)[item.index] = {s, i};
+      (item.quantized ? linears_ : item.cache ? caches_ : copies_)[item.index] = {s, i};
     }
   }
 }
@@ -138,6 +144,17 @@ void ItemOutput::write_copy(std::size_t copy, std::span<const float> values) con
     const auto part = values.subspan(first, std::min<std::uint64_t>(kEncodeChunk, values.size() - first));
     writer_of(key).write(item_of(key).places.front(), byte_count(tensor.dtype, {first}),
                          encode_floats(tensor.dtype, part));
+  }
+}
+
+void ItemOutput::write_cache(std::size_t cache, std::pair<float, float> keys, std::pair<float, float> values) const {
+  const PlannedCache& planned = plan_.caches[cache];
+  const ItemKey key = key_of_cache(cache);
+  const std::pair<float, float> ranges[] = {keys, values};
+  for (std::size_t i = 0; i < planned.stored.size(); ++i) {
+    const DType type = planned.stored[i].dtype;
+    const float scale = static_activation_scale(planned.args, ranges[i].first, ranges[i].second, type).scale;
+    writer_of(key).write(item_of(key).places[i], 0, encode_floats(type, std::span(&scale, 1)));
   }
 }
 

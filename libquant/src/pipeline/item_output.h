@@ -3,6 +3,7 @@
 
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "pipeline/journal.h"
@@ -34,6 +35,7 @@ class ItemOutput {
 
   const ItemKey& key_of_linear(std::size_t linear) const { return linears_.at(linear); }
   const ItemKey& key_of_copy(std::size_t copy) const { return copies_.at(copy); }
+  const ItemKey& key_of_cache(std::size_t cache) const { return caches_.at(cache); }
 
   /// Rows of a linear as the layout stores them, with `scheme` (that of the plan, or one with the inputs' range).
   /// `reference` [rows, cols]: the weights that errors are measured against.
@@ -43,6 +45,8 @@ class ItemOutput {
   void write_copy(std::size_t copy, std::span<const float> values) const;
   /// The same with its original bytes.
   void write_copy(std::size_t copy) const;
+  /// The scales of a cache whose keys and values lie in these ranges.
+  void write_cache(std::size_t cache, std::pair<float, float> keys, std::pair<float, float> values) const;
 
  private:
   ContainerWriter& writer_of(const ItemKey& key) const { return *writers_[key.first]; }
@@ -53,6 +57,7 @@ class ItemOutput {
   ThreadPool& pool_;
   std::vector<ItemKey> linears_;
   std::vector<ItemKey> copies_;
+  std::vector<ItemKey> caches_;
 };
 
 /// Rows [first, first + count) of a coded tensor; `first` is a multiple of its scales' row extent.

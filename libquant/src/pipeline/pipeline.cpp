@@ -93,6 +93,7 @@ class Run {
 
   std::uint64_t source_bytes(const ItemKey& key) const {
     const PlannedItem& item = plan_.shards[key.first].items[key.second];
+    if (item.cache) return 0;
     return item.quantized ? plan_.linears[item.index].weight->bytes : plan_.copies[item.index].tensor->bytes;
   }
 
@@ -188,6 +189,7 @@ class Run {
 
   std::string name_of(const ItemKey& key) const {
     const PlannedItem& item = plan_.shards[key.first].items[key.second];
+    if (item.cache) return plan_.caches[item.index].module;
     return item.quantized ? plan_.linears[item.index].shape.module : plan_.copies[item.index].tensor->name;
   }
 

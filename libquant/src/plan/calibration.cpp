@@ -100,6 +100,9 @@ class Planner {
         return modifier.where.to_string() + ": " + modifier.type;
       }
     }
+    for (const RecipeModifier& modifier : plan_.recipe.modifiers) {
+      if (modifier.kv_cache) return modifier.where.to_string() + ": kv_cache_scheme";
+    }
     return "a scheme with static input_activations";
   }
 
@@ -214,6 +217,7 @@ class Planner {
       if (!sweep.units.empty()) work.sweeps.push_back(std::move(sweep));
     }
     add_sites(program, work);
+    add_caches(program, work);
     return work;
   }
 
@@ -245,6 +249,25 @@ class Planner {
       work.sites.push_back(std::move(wanted));
     }
     work.copies.assign(copies.begin(), copies.end());
+  }
+
+  // One scheme holds for the whole model: that is all that config.json can say.
+  void add_caches(const Program& program, BlockWork& work) {
+    const auto modifier = std::find_if(plan_.recipe.modifiers.begin(), plan_.recipe.modifiers.end(),
+                                       [](const RecipeModifier& m) { return m.kv_cache.has_value(); });
+    if (modifier == plan_.recipe.modifiers.end()) return;
+    DType type = DType::F32;
+    for (const Op& op : program.ops) {
+      if (const auto* linear = std::get_if<LinearOp>(&op)) {
+        type = work_->tensors.find(linear->weights.front().tensor)->dtype;
+      } else if (const auto* attention = std::get_if<AttentionOp>(&op)) {
+        work.caches.push_back(plan_.caches.size());
+        plan_.caches.push_back(
+            {attention->module,
+             *modifier->kv_cache,
+             {{attention->module + ".k_scale", type, {1}}, {attention->module + ".v_scale", type, {1}}}});
+      }
+    }
   }
 
   bool wants(const Program& program, const SmoothingSite& site, std::size_t modifier) const {
@@ -362,6 +385,9 @@ Scheme with_input_range(const Scheme& scheme, double absmax) {
 namespace plan_detail {
 
 bool is_calibrated(const Plan& plan, const std::vector<ModifierAlgorithm>& algorithms) {
+  for (const RecipeModifier& modifier : plan.recipe.modifiers) {
+    if (modifier.kv_cache) return true;
+  }
   for (const ModifierAlgorithm& algorithm : algorithms) {
     if (algorithm.own != nullptr && (algorithm.transform != nullptr || algorithm.own->needs().any())) return true;
   }

@@ -55,8 +55,10 @@ double attention_operations(const AttentionOp& op, double length) {
   return 2.0 * static_cast<double>(op.heads) * seen * static_cast<double>(op.head_dim + op.value_dim);
 }
 
-// Bytes of the linears of operations [begin, end) while they are prepared for products.
-std::uint64_t prepared_bytes(const Program& program, std::size_t begin, std::size_t end, ProductType product) {
+// The most bytes that the linears of operations [begin, end) take: as floats that are prepared for products one by one,
+// or all prepared, while `beside` bytes of other things are there.
+std::uint64_t linears_bytes(const Program& program, std::size_t begin, std::size_t end, ProductType product,
+                            std::uint64_t beside) {
   std::uint64_t weights = 0;
   std::uint64_t largest = 0;
   for (std::size_t i = begin; i < end; ++i) {
@@ -67,7 +69,8 @@ std::uint64_t prepared_bytes(const Program& program, std::size_t begin, std::siz
       largest = std::max(largest, weight.rows * weight.cols);
     }
   }
-  return weights * (product == ProductType::bf16 ? 2 : 4) + largest * sizeof(float);
+  const std::uint64_t prepared = product == ProductType::bf16 ? 2 : 4;
+  return std::max(weights * sizeof(float) + largest * (sizeof(float) + prepared), weights * prepared + beside);
 }
 
 // The most bytes of values that exist at once while a chunk passes operations [begin, end).
@@ -164,8 +167,8 @@ class Estimator {
   }
 
   std::uint64_t passing(const Program& program, std::size_t begin, std::size_t to, std::size_t until) const {
-    return streams() * (prepared_bytes(program, begin, to, summary_.product) +
-                        chunk_bytes(program, begin, std::max(to, until), largest_chunk_));
+    const std::uint64_t chunk = chunk_bytes(program, begin, std::max(to, until), largest_chunk_);
+    return streams() * linears_bytes(program, begin, to, summary_.product, chunk);
   }
 
   std::uint64_t sites_peak(const BlockWork& block) const {
@@ -173,8 +176,9 @@ class Estimator {
     std::uint64_t statistics = 0;
     for (const WorkSite& site : block.sites)
       statistics += statistics_bytes(*block.program, site.site.value, site.needs);
-    const std::uint64_t pass = prepared_bytes(*block.program, 0, block.program->ops.size(), summary_.product) +
-                               chunk_bytes(*block.program, 0, block.program->ops.size(), largest_chunk_);
+    const std::size_t end = block.program->ops.size();
+    const std::uint64_t chunk = chunk_bytes(*block.program, 0, end, largest_chunk_);
+    const std::uint64_t pass = linears_bytes(*block.program, 0, end, summary_.product, chunk);
     // Searching keeps the readers, a scaled copy and its rounded form.
     return statistics + std::max(pass, weights_bytes(block) * (streams() + 3) / 2);
   }

@@ -55,6 +55,7 @@ struct BlockWork {
   std::vector<Sweep> sweeps;         ///< the rest, in order of execution
   std::vector<std::size_t> linears;  ///< indices into Plan::linears of all that this program codes
   std::vector<std::size_t> copies;   ///< indices into Plan::copies of tensors that transforms may change
+  std::vector<std::size_t> caches;   ///< indices into Plan::caches, one per attention operation
   bool last = false;                 ///< nothing after it is needed: its outputs are not computed
 };
 

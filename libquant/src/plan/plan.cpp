@@ -271,6 +271,16 @@ std::vector<SchemeGroup> groups_in_use(const Plan& plan) {
   return groups;
 }
 
+void say_caches(Plan& plan) {
+  if (plan.caches.empty()) return;
+  const auto config = plan.layout->with_kv_cache(plan.config_json, plan.caches.front().args);
+  if (config) {
+    plan.config_json = *config;
+  } else {
+    plan.problems.push_back("the layout " + plan.options.layout + " has no place for the scales of a kv_cache_scheme");
+  }
+}
+
 // What follows once every linear has its scheme.
 void finish_plan(const ModelOutline& outline, const std::vector<ModifierAlgorithm>& algorithms,
                  const Container& container, Plan& plan) {
@@ -282,6 +292,7 @@ void finish_plan(const ModelOutline& outline, const std::vector<ModifierAlgorith
   find_fused_sets(plan);
   const ModelConfig& config = plan.checkpoint->config();
   plan.config_json = plan.layout->config_json(config, groups_in_use(plan), plan.ignored_modules);
+  say_caches(plan);
   if (config.text.empty()) {
     plan.warnings.push_back(
         "the model has no config.json: one that holds only the quantization is written, which this "
@@ -315,17 +326,15 @@ Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registr
   check_model(checkpoint, plan);
   const auto algorithms = create_or_complain(plan.recipe, registry, plan);
   const auto first_group = collect_groups(plan.recipe, plan);
-  for (const RecipeModifier& modifier : plan.recipe.modifiers) {
-    if (!modifier.kv_cache) continue;
-    plan.problems.push_back(modifier.where.to_string() + ": kv_cache_scheme needs calibration data");
-  }
   const ModelOutline outline = outline_model(checkpoint);
   try {
     add_modules(outline, plan_detail::assign_targets(plan.recipe, outline, plan), first_group, plan);
   } catch (const Error& error) {
     plan.problems.push_back(error.what());
   }
-  if (plan.linears.empty() && plan.problems.empty()) {
+  const bool caches = std::any_of(recipe.modifiers.begin(), recipe.modifiers.end(),
+                                  [](const RecipeModifier& modifier) { return modifier.kv_cache.has_value(); });
+  if (plan.linears.empty() && !caches && plan.problems.empty()) {
     plan.problems.push_back("the recipe's targets match no weight of this model: nothing would be quantized");
   }
   if (plan.layout == nullptr || container == nullptr) return plan;

@@ -12,8 +12,7 @@ namespace {
 
 struct Item {
   std::string_view name;
-  bool quantized;
-  std::size_t index;
+  PlannedItem planned;
   std::vector<StoredTensor> tensors;
   std::uint64_t bytes;
 };
@@ -22,12 +21,18 @@ std::vector<Item> items_in_model_order(const Plan& plan) {
   std::vector<Item> items;
   for (std::size_t i = 0; i < plan.linears.size(); ++i) {
     const PlannedLinear& linear = plan.linears[i];
-    items.push_back({linear.weight->name, true, i, linear.stored, linear.stored_bytes});
+    items.push_back({linear.weight->name, {true, false, i, {}}, linear.stored, linear.stored_bytes});
   }
   for (std::size_t i = 0; i < plan.copies.size(); ++i) {
     const TensorInfo* tensor = plan.copies[i].tensor;
     if (tensor == nullptr) continue;
-    items.push_back({tensor->name, false, i, {{tensor->name, tensor->dtype, tensor->shape}}, tensor->bytes});
+    items.push_back(
+        {tensor->name, {false, false, i, {}}, {{tensor->name, tensor->dtype, tensor->shape}}, tensor->bytes});
+  }
+  for (std::size_t i = 0; i < plan.caches.size(); ++i) {
+    const std::vector<StoredTensor>& stored = plan.caches[i].stored;
+    items.push_back(
+        {stored.front().name, {false, true, i, {}}, stored, stored.front().bytes() + stored.back().bytes()});
   }
   std::sort(items.begin(), items.end(), [](const Item& a, const Item& b) { return natural_less(a.name, b.name); });
   return items;
@@ -66,7 +71,7 @@ std::vector<PlannedShard> split(const std::vector<Item>& items, std::uint64_t li
       flush();
       shards.emplace_back();
     }
-    shards.back().items.push_back({item.quantized, item.index, {}});
+    shards.back().items.push_back(item.planned);
     pending.push_back(item.tensors);
     bytes += item.bytes;
   }

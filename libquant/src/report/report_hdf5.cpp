@@ -3,6 +3,7 @@
 #include <cerrno>
 #include <cstring>
 #include <fstream>
+#include <limits>
 #include <span>
 #include <system_error>
 
@@ -165,6 +166,36 @@ void write_root(const Writer& writer, hid_t root, const RunReport& report) {
   writer.attribute(root, "warnings", report.warnings);
 }
 
+void write_calibration(const Writer& writer, hid_t root, const CalibrationReport& calibration) {
+  const Hdf5Handle group = writer.make_group(root, "calibration");
+  const hid_t id = group.get();
+  writer.attribute(id, "source", calibration.source);
+  writer.attribute(id, "hash", calibration.hash);
+  writer.attribute(id, "sequences", calibration.sequences);
+  writer.attribute(id, "tokens", calibration.tokens);
+  writer.attribute(id, "longest", calibration.longest);
+  writer.attribute(id, "product", calibration.product);
+  std::vector<std::string> names;
+  std::vector<double> errors;
+  for (const BlockReport& block : calibration.blocks) {
+    names.push_back(block.name);
+    errors.push_back(block.output ? summarize(*block.output).nmse : std::numeric_limits<double>::quiet_NaN());
+  }
+  writer.dataset(id, "block", names);
+  writer.dataset(id, "block_output_error", std::span<const double>(errors));
+}
+
+void write_record(const Writer& writer, hid_t object, const CalibrationRecord& record) {
+  writer.attribute(object, "tokens", record.tokens);
+  writer.attribute(object, "damping", record.damping);
+  writer.attribute(object, "fallback", record.fallback);
+  if (!record.output) return;
+  const WeightMetrics metrics = summarize(*record.output);
+  writer.attribute(object, "output_error", metrics.nmse);
+  writer.attribute(object, "output_sqnr_db", metrics.sqnr_db);
+  writer.attribute(object, "output_cosine", metrics.cosine);
+}
+
 void write_metrics(const Writer& writer, hid_t object, const ErrorSums& sums) {
   const WeightMetrics metrics = summarize(sums);
   writer.attribute(object, "nmse", metrics.nmse);
@@ -195,6 +226,7 @@ void write_layer(const Writer& writer, hid_t layers, const LayerReport& layer) {
   writer.attribute(id, "scale_max", layer.scale_max);
   writer.attribute(id, "notes", layer.notes);
   write_metrics(writer, id, layer.sums);
+  if (layer.calibration) write_record(writer, id, *layer.calibration);
   if (!layer.row_nmse.empty()) writer.dataset(id, "row_nmse", std::span<const float>(layer.row_nmse));
   if (!layer.group_nmse.empty()) writer.dataset(id, "group_nmse", std::span<const float>(layer.group_nmse));
 }
@@ -236,6 +268,11 @@ void write_summary(const Writer& writer, hid_t root, const RunReport& report) {
   metric("max_abs_error", &WeightMetrics::max_abs_error);
   metric("clipped_fraction", &WeightMetrics::clipped_fraction);
   metric("zero_fraction", &WeightMetrics::zero_fraction);
+  if (!report.calibration) return;
+  column("output_error", [](const LayerReport& layer) {
+    const bool known = layer.calibration && layer.calibration->output;
+    return known ? summarize(*layer.calibration->output).nmse : std::numeric_limits<double>::quiet_NaN();
+  });
 }
 
 // The whole file as bytes: HDF5 recovers badly from a full disk, a stream does not.
@@ -249,6 +286,7 @@ std::vector<char> make_image(const RunReport& report, const std::string& name) {
     for (const LayerReport& layer : report.layers) write_layer(writer, layers.get(), layer);
   }
   write_summary(writer, file.get(), report);
+  if (report.calibration) write_calibration(writer, file.get(), *report.calibration);
   session.need(H5Fflush(file.get(), H5F_SCOPE_GLOBAL), "finish the file");
   const ssize_t size = session.need(H5Fget_file_image(file.get(), nullptr, 0), "finish the file");
   std::vector<char> image(static_cast<std::size_t>(size));

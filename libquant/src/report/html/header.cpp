@@ -64,8 +64,11 @@ std::string verdict(const Page& page) {
 
 std::string context(const Page& page) {
   if (page.total.count == 0 || !(page.metrics.nmse > 0) || !std::isfinite(page.metrics.nmse)) return "";
-  return fmt::format("{} {} This is the error of the weights; its effect on the model's answers was not measured.",
-                     outliers(page), compared_with_rounding(page.metrics.sqnr_db));
+  const std::string_view effect =
+      page.report.calibration
+          ? "This is the error of the weights; what it does to the outputs of layers stands in the table of all layers."
+          : "This is the error of the weights; its effect on the model's answers was not measured.";
+  return fmt::format("{} {} {}", outliers(page), compared_with_rounding(page.metrics.sqnr_db), effect);
 }
 
 std::string model_name(const RunReport& report) {
@@ -136,6 +139,14 @@ std::string memory_text(const RunReport& report) {
   return fmt::format("{} (planned: {})", measured, format_bytes(static_cast<double>(report.peak_memory_planned)));
 }
 
+std::string calibration_text(const RunReport& report) {
+  if (!report.calibration) return "";
+  const CalibrationReport& data = *report.calibration;
+  return fmt::format("{} tokens in {} of {}, hash {}, products in {}", format_count(data.tokens),
+                     format_plural(data.sequences, "sequence"), escape_html(data.source), escape_html(data.hash),
+                     escape_html(data.product));
+}
+
 void add_guide(std::string& out) {
   out +=
       "<section><h2>How to read the figures</h2>\n<dl class=\"identity\">\n"
@@ -146,6 +157,9 @@ void add_guide(std::string& out) {
       "10 log\xE2\x82\x81\xE2\x82\x80 NMSE. Higher is better; one bit more is "
       "worth about 6 dB, 3 dB less is twice the error.</dd>\n"
       "<dt>Cosine</dt><dd>of the angle between the weights and their quantized values; 1 is exact.</dd>\n"
+      "<dt>Output error</dt><dd>of calibrated runs: energy of the error of a layer's outputs over energy of its "
+      "outputs, "
+      "on the calibration data. It counts for more than NMSE: a method may raise one to lower the other.</dd>\n"
       "<dt>Max error</dt><dd>the largest |w \xE2\x88\x92 \xC5\xB5| of a single weight.</dd>\n"
       "<dt>Clipped</dt><dd>share of weights beyond the end of the code range.</dd>\n"
       "<dt>Zero</dt><dd>share of weights whose quantized value is 0.</dd>\n"
@@ -213,6 +227,7 @@ void add_run(const Page& page, std::string& out) {
   add_fact(out, "Parameters", format_count(report.parameters));
   add_fact(out, "Recipe", escape_html(report.recipe_name));
   add_fact(out, "Layout", escape_html(report.layout));
+  add_fact(out, "Calibration", calibration_text(report));
   add_fact(out, "Started", escape_html(report.started));
   add_fact(out, "Wall time", format_seconds(report.seconds));
   add_fact(out, "Peak memory", memory_text(report));

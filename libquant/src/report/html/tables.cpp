@@ -69,8 +69,9 @@ struct Column {
   const char* label;
   const char* first;  ///< direction of the first click
   bool number;
+  bool calibrated = false;  ///< only on pages of calibrated runs
 };
-constexpr std::array<Column, 14> kColumns{{{"index", "#", "ascending", true},
+constexpr std::array<Column, 15> kColumns{{{"index", "#", "ascending", true},
                                            {"module", "Module", "ascending", false},
                                            {"shape", "Shape", "descending", true},
                                            {"scheme", "Scheme", "ascending", false},
@@ -78,6 +79,7 @@ constexpr std::array<Column, 14> kColumns{{{"index", "#", "ascending", true},
                                            {"sqnr", "SQNR dB", "ascending", true},
                                            {"nmse", "NMSE", "descending", true},
                                            {"cosine", "Cosine", "ascending", true},
+                                           {"output", "Output error", "descending", true, true},
                                            {"max", "Max error", "descending", true},
                                            {"clipped", "Clipped", "descending", true},
                                            {"zero", "Zero", "descending", true},
@@ -93,6 +95,19 @@ void number_cell(std::string& out, double sort_key, const std::string& text) {
         text);
 }
 
+void add_output_cell(const LayerReport& layer, std::string& out) {
+  const bool known = layer.calibration && layer.calibration->output;
+  const double error = known ? summarize(*layer.calibration->output).nmse : std::nan("");
+  number_cell(out, error, known ? format_small(error) : "");
+}
+
+// Remarks, and first of all what was done instead of the method.
+std::string remarks_of(const LayerReport& layer) {
+  std::string text = layer.calibration ? layer.calibration->fallback : "";
+  for (const std::string& note : layer.notes) text += (text.empty() ? "" : "; ") + note;
+  return text;
+}
+
 void add_row(const Page& page, std::size_t index, std::string& out) {
   const LayerReport& layer = page.report.layers[index];
   const WeightMetrics& metrics = page.layers[index];
@@ -105,12 +120,13 @@ void add_row(const Page& page, std::size_t index, std::string& out) {
   number_cell(out, metrics.sqnr_db, format_db(metrics.sqnr_db));
   number_cell(out, metrics.nmse, format_small(metrics.nmse));
   number_cell(out, metrics.cosine, format_fixed(metrics.cosine, 5));
+  if (page.report.calibration) add_output_cell(layer, out);
   number_cell(out, metrics.max_abs_error, format_small(metrics.max_abs_error));
   number_cell(out, metrics.clipped_fraction, format_percent(metrics.clipped_fraction));
   number_cell(out, metrics.zero_fraction, format_percent(metrics.zero_fraction));
   number_cell(out, static_cast<double>(layer.bytes_before), format_bytes(static_cast<double>(layer.bytes_before)));
   number_cell(out, static_cast<double>(layer.bytes_after), format_bytes(static_cast<double>(layer.bytes_after)));
-  print(out, "<td class=\"notes\">{}</td></tr>\n", escape_html(fmt::format("{}", fmt::join(layer.notes, "; "))));
+  print(out, "<td class=\"notes\">{}</td></tr>\n", escape_html(remarks_of(layer)));
 }
 
 void add_filters(const Page& page, std::string& out) {
@@ -186,6 +202,7 @@ void add_layer_table(const Page& page, std::string& out) {
   out +=
       "<div class=\"tall\" tabindex=\"0\" role=\"region\" aria-label=\"All layers\"><table id=\"layers\">\n<thead><tr>";
   for (const Column& column : kColumns) {
+    if (column.calibrated && !page.report.calibration) continue;
     print(out, "<th scope=\"col\" data-key=\"{}\" data-first=\"{}\"{}>{}</th>", column.key, column.first,
           column.number ? " class=\"n\"" : "", column.label);
   }
