@@ -57,6 +57,7 @@ void add_commands(CLI::App& program, Session& session) {
   add_verify(program, session);
   add_dequantize(program, session);
   add_eval(program, session);
+  add_sensitivity(program, session);
   add_recipes(program, session);
   add_bench(program, session);
 }

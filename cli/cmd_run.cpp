@@ -7,6 +7,7 @@
 #include "errors.h"
 #include "interrupt.h"
 #include "metrics_text.h"
+#include "mixed_plan.h"
 #include "plan_request.h"
 #include "plan_text.h"
 #include "progress.h"
@@ -19,6 +20,7 @@ namespace {
 
 struct RunCommand {
   PlanRequest request;
+  MixedRequest mixed;
   std::string output;
   bool resume = false;
   bool overwrite_partial = false;
@@ -151,12 +153,42 @@ void require_output(const RunCommand& options) {
               "NoOutput");
 }
 
+// Kept beside the output until that is complete, so that --resume does not measure again.
+std::filesystem::path kept_sensitivity(const RunCommand& options) { return options.output + ".sensitivity.json"; }
+
+SensitivityReport sensitivity_of(const RunCommand& options, const Plan& base) {
+  if (!options.mixed.report.empty()) return read_sensitivity(options.mixed.report);
+  const std::filesystem::path kept = kept_sensitivity(options);
+  if (options.resume && std::filesystem::exists(kept)) return read_sensitivity(kept);
+  SensitivityReport report = measure_sensitivity(options.request, options.mixed, base, options.quiet);
+  write_file(kept, sensitivity_json(report));
+  return report;
+}
+
+// In the place of the recipe's own schemes, those that meet the target.
+void mix_schemes(const RunCommand& options, const Session& session, PreparedPlan& prepared) {
+  const SensitivityReport report = sensitivity_of(options, prepared.plan);
+  MixedPlan mixed = make_mixed_plan(prepared, options.mixed, report, session.registry);
+  if (!options.quiet) std::fputs((allocation_text(report, mixed.allocation) + "\n").c_str(), stderr);
+  prepared.plan = std::move(mixed.plan);
+}
+
+void keep_sensitivity(const RunCommand& options) {
+  const std::filesystem::path kept = kept_sensitivity(options);
+  if (!std::filesystem::exists(kept)) return;
+  rename_file(kept, std::filesystem::path(options.output) / "sensitivity.json");
+}
+
 int run_command(const RunCommand& options, Session& session) {
   require_output(options);
-  const PreparedPlan prepared = prepare_plan(options.request, session.registry, "run");
+  check_mixed(options.mixed);
+  PreparedPlan prepared = prepare_plan(options.request, session.registry, "run");
+  if (!prepared.plan.problems.empty()) throw_problems(prepared.plan);
+  if (options.mixed.wanted()) mix_schemes(options, session, prepared);
   if (!prepared.plan.problems.empty()) throw_problems(prepared.plan);
   if (!options.quiet) std::fputs(plan_remarks(prepared.plan).c_str(), stderr);
   const RunReport report = execute(options, session, prepared.plan);
+  if (options.mixed.wanted()) keep_sensitivity(options);
   if (session.json) {
     write_stdout(json_text(summary_json(options, report)));
   } else if (!options.quiet) {
@@ -178,6 +210,19 @@ void add_run(CLI::App& program, Session& session) {
   command->add_flag("--overwrite-partial", options->overwrite_partial, "Discard DIR.partial and start again")
       ->excludes(resume);
   command->add_flag("--quiet", options->quiet, "No progress, no warnings and no summary");
+  const std::string group = "Mixed precision";
+  add_target_options(*command, options->mixed, group);
+  command
+      ->add_option("--sensitivity", options->mixed.report, "Report of 'quant sensitivity' to use; else it is measured")
+      ->type_name("FILE")
+      ->group(group);
+  add_measure_options(*command, options->mixed, group);
+  command
+      ->add_option("--sensitivity-samples", options->mixed.samples,
+                   "Calibration sequences to measure on, spread over the file; 0: all")
+      ->type_name("N")
+      ->capture_default_str()
+      ->group(group);
 }
 
 }  // namespace quant::cli

@@ -25,6 +25,7 @@ void add_compare(CLI::App& program, Session& session);
 void add_verify(CLI::App& program, Session& session);
 void add_dequantize(CLI::App& program, Session& session);
 void add_eval(CLI::App& program, Session& session);
+void add_sensitivity(CLI::App& program, Session& session);
 void add_recipes(CLI::App& program, Session& session);
 void add_bench(CLI::App& program, Session& session);
 

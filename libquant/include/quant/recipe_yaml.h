@@ -21,4 +21,10 @@ Recipe parse_recipe(std::string_view text, const std::string& file, const Recipe
 /// Reads a file (.yaml, .yml, .json). Errors as parse_recipe, and Error{io}.
 Recipe load_recipe(const std::filesystem::path& path, const RecipeVariables& variables, const Registry& registry);
 
+/// The text of `recipe` with `schemes` (names, schemes and targets) as the config_groups of its modifier number
+/// `modifier` instead of that modifier's own schemes; all else stays, comments and layout of the text aside. Lines of
+/// `comment` stand at its head. Reading it gives these schemes, field by field.
+std::string with_schemes(const Recipe& recipe, std::size_t modifier, const std::vector<RecipeScheme>& schemes,
+                         const std::string& comment, const Registry& registry);
+
 }  // namespace quant
