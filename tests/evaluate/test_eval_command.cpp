@@ -181,7 +181,7 @@ TEST_CASE("wrong usage is told with what to do") {
   CHECK(has(error_of({example_model(), "--base", example_model(), "--speed"}, 2), "--base is compared"));
   write_file(dir / "short.txt", "Too short.");
   CHECK(has(error_of({example_model(), "--text", (dir / "short.txt").string(), "--seq-len", "256"}, 2),
-            "fewer than one window of 256"));
+            "do not fill one sequence of 256 tokens"));
   CHECK(has(error_of({example_model(), "--text", evaluation_text(), "--kv-cache", "int9"}, 2), "--kv-cache int9"));
   CHECK(has(error_of({example_model(), "--text", evaluation_text(), "--memory", "1K"}, 2), "too small"));
   CHECK(has(error_of({example_model(), "--text", (dir / "absent.txt").string()}, 6), "absent.txt"));
