@@ -26,13 +26,6 @@ EvalWindows read_windows(const std::filesystem::path& file, const Tokenizer* tok
   packed.pack = true;
   packed.special = false;
   TokenSequences read = read_sequences(file, tokenizer, packed);
-  const std::uint64_t all_tokens = read.tokens();
-  std::erase_if(read.sequences, [&](const auto& sequence) { return sequence.size() != taken; });
-  if (read.sequences.empty()) {
-    throw Error(ErrorCode::usage,
-                fmt::format("{} has {} tokens, fewer than one window of {}", file.string(), all_tokens, taken),
-                "take a longer text, or shorter windows with --seq-len", "TextTooShort");
-  }
   EvalWindows windows{std::move(read.sequences), read.source, read.hash, 0, 0};
   windows.tokens = taken * windows.windows.size();
   if (tokenizer != nullptr) {
