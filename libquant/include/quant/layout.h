@@ -49,9 +49,9 @@ struct StoredLinear {
   LinearShape shape;
   QuantArgs args;
   DType scale_dtype = DType::F32;
-  std::string format;                ///< the layout's own name of the packing, e.g. "pack-quantized"
-  std::vector<std::string> tensors;  ///< names of all tensors that belong to it
-  std::optional<StoredInput> input;  ///< nothing: inputs stay float
+  std::string format;                               ///< the layout's own name of the packing, e.g. "pack-quantized"
+  std::vector<std::string> tensors;                 ///< names of all tensors that belong to it
+  std::optional<StoredInput> input = std::nullopt;  ///< nothing: inputs stay float
 };
 
 /// Static scales of the cached keys and values of one attention module. They multiply codes.
