@@ -27,7 +27,7 @@ struct ReportCommand {
 };
 
 fs::path report_file(const std::string& given) {
-  const fs::path path = given;
+  fs::path path = given;
   if (fs::is_regular_file(path)) return path;
   if (!fs::exists(path)) throw Error(ErrorCode::io, fmt::format("{} does not exist", given));
   if (fs::exists(path / "report.json")) return path / "report.json";
