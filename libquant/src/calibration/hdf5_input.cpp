@@ -148,7 +148,7 @@ std::string Hdf5Input::text(const std::string& object, const char* name) const {
   if (session_.need(H5Tis_variable_str(type.get()), action) > 0) {
     char* text = nullptr;
     session_.need(H5Aread(attribute.get(), type.get(), &text), action);
-    const std::string value = text == nullptr ? "" : text;
+    std::string value = text == nullptr ? "" : text;
     H5Dvlen_reclaim(type.get(), space.get(), H5P_DEFAULT, &text);
     return value;
   }
