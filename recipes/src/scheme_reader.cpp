@@ -246,7 +246,7 @@ class SchemesReader {
       observers_[part]->used = true;
       if (draft.node == nullptr || draft.node->find("observer") == nullptr) draft.where = observers_[part]->where;
     }
-    const QuantArgs args = finish_quant_args(mistakes_, draft);
+    QuantArgs args = finish_quant_args(mistakes_, draft);
     const auto refuse = [&](bool broken, std::string_view field, std::string_view why) {
       if (!broken || !draft.sound) return;
       const Node::Entry* entry = draft.node == nullptr ? nullptr : draft.node->find(field);
@@ -301,7 +301,7 @@ std::optional<QuantArgs> read_kv_cache(Mistakes& mistakes, const Node& body) {
   if (node == nullptr) return std::nullopt;
   ArgsDraft draft = read_quant_args(mistakes, *node, "kv_cache_scheme");
   const std::size_t before = mistakes.count();
-  const QuantArgs args = finish_quant_args(mistakes, draft);
+  QuantArgs args = finish_quant_args(mistakes, draft);
   if (!draft.sound || mistakes.count() != before) return args;
   const auto refuse = [&](bool broken, std::string_view field, std::string_view why) {
     if (!broken) return;

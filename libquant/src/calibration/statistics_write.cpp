@@ -59,7 +59,7 @@ class Output {
   }
 
   /// [cols] or [rows, cols].
-  void array(const char* name, const std::vector<float>& values, std::vector<hsize_t> shape) const {
+  void array(const char* name, const std::vector<float>& values, const std::vector<hsize_t>& shape) const {
     const Hdf5Handle dataset = make(name, shape);
     session_.need(H5Dwrite(dataset.get(), H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, values.data()),
                   action(name));

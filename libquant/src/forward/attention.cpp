@@ -10,7 +10,6 @@
 namespace quant::forward {
 namespace {
 
-using linalg::pieces;
 using linalg::Sgemm;
 
 constexpr std::uint64_t kQueries = 64;  // of a block
