@@ -103,8 +103,7 @@ void Tokenizer::State::encode_text(std::string_view text, tok::Scratch& scratch,
         ids.push_back(piece.id);
         continue;
       }
-      const bool whole = inner.size() == 1;
-      encode_section(whole ? std::move(part) : part.substr(piece.span.begin, piece.span.end - piece.span.begin),
+      encode_section(part.substr(piece.span.begin, piece.span.end - piece.span.begin),
                      section.span.begin == 0 && piece.span.begin == 0, scratch, ids);
     }
   }
