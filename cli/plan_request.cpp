@@ -24,7 +24,11 @@ void add_plan_options(CLI::App& command, PlanRequest& request) {
   command.add_option("--set", request.set, "Value of a variable of the recipe; may be repeated")
       ->type_name("NAME=VALUE")
       ->allow_extra_args(false);
-  command.add_option("--layout", request.layout, "Layout of the output")->type_name("NAME")->capture_default_str();
+  command
+      .add_option("--layout", request.layout,
+                  "Layout of the output; auto: the first that can hold the recipe's schemes")
+      ->type_name("NAME")
+      ->capture_default_str();
   command.add_option("--shard-size", request.shard_size, "Largest size of an output file")
       ->type_name("SIZE")
       ->capture_default_str();

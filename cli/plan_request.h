@@ -16,7 +16,7 @@ struct PlanRequest {
   std::string recipe;
   std::string model;
   std::vector<std::string> set;
-  std::string layout = "compressed-tensors";
+  std::string layout = std::string(kAutomaticLayout);
   std::string shard_size = "5G";
   std::string memory;
   int threads = 0;

@@ -21,6 +21,10 @@ std::optional<std::string> reason_against(const QuantArgs& args) {
     return "strategy " + std::string(to_string(args.strategy)) + " is not one for weights";
   }
   if (args.dynamic != Dynamic::no) return "weights cannot be quantized dynamically";
+  if (args.type == NumberType::codebook) {
+    return "rounding to a grid makes no codebooks; use CodebookModifier (nf4, fp4) or KMeansModifier (learned)";
+  }
+  if (has_real_zero_points(args)) return "this method makes zero points that are whole numbers; use HQQModifier";
   if (args.type == NumberType::integer && args.num_bits == 1 && args.symmetric &&
       symmetric_range(args) == SymmetricRange::restricted) {
     return "the restricted range of 1 bit holds nothing but 0";

@@ -37,17 +37,46 @@ struct ClipRule {
   }
 };
 
-// Columns that are not grouped in order (act-order): value by value.
-ErrorSums measure_scattered(const QuantizedTensor& quantized, std::uint64_t row, Scratch& scratch,
-                            const SliceErrors& errors) {
+// Where the kernels do not go (codebooks, columns that are not grouped in order, sparse parts): value by value.
+bool is_general(const QuantizedTensor& quantized) {
+  return quantized.args.type == NumberType::codebook || !quantized.group_index.empty() || !quantized.sparse.empty();
+}
+
+std::size_t group_of(const QuantizedTensor& quantized, std::size_t column) {
+  if (!quantized.group_index.empty()) return static_cast<std::size_t>(quantized.group_index[column]);
+  return quantized.grid.flat != 0 ? 0 : column / quantized.grid.col_extent;
+}
+
+// Clipped weights of a row: codebooks have no range to clip to, and what is stored apart is not clipped.
+std::uint64_t count_clipped(const QuantizedTensor& quantized, std::uint64_t row, const Scratch& scratch) {
+  if (quantized.args.type == NumberType::codebook) return 0;
   const std::size_t scale_row = row / quantized.grid.row_extent * quantized.grid.cols;
-  const ClipRule rule{quantized.args.type == NumberType::integer, code_min(quantized.args), code_max(quantized.args),
-                      quantized.args.type == NumberType::integer ? 0.0F : float_max(quantized.args)};
+  const bool integer = quantized.args.type == NumberType::integer;
+  const ClipRule rule{integer, code_min(quantized.args), code_max(quantized.args),
+                      integer ? 0.0F : float_max(quantized.args)};
+  std::uint64_t clipped = 0;
+  std::uint64_t apart = quantized.sparse.empty() ? 0 : quantized.sparse.starts[row];
+  const std::uint64_t apart_end = quantized.sparse.empty() ? 0 : quantized.sparse.starts[row + 1];
+  for (std::size_t c = 0; c < quantized.cols; ++c) {
+    if (apart < apart_end && quantized.sparse.columns[apart] == c) {
+      ++apart;
+      continue;
+    }
+    float scale = quantized.scales[scale_row + group_of(quantized, c)];
+    if (is_nvfp4(quantized.args)) scale /= quantized.global_scale;
+    const int code = quantized.codes[row * quantized.cols + c];
+    clipped += rule.clipped(scratch.row[c], scratch.row[c] - scratch.values[c], scale, code) ? 1 : 0;
+  }
+  return clipped;
+}
+
+ErrorSums measure_general(const QuantizedTensor& quantized, std::uint64_t row, Scratch& scratch,
+                          const SliceErrors& errors) {
   dequantize_row(quantized, row, scratch.values);
   ErrorSums sums;
   sums.count = quantized.cols;
+  sums.clipped = count_clipped(quantized, row, scratch);
   for (std::size_t c = 0; c < quantized.cols; ++c) {
-    const auto group = static_cast<std::size_t>(quantized.group_index[c]);
     const float w = scratch.row[c], v = scratch.values[c], error = w - v;
     const double noise = static_cast<double>(error) * static_cast<double>(error);
     const double signal = static_cast<double>(w) * static_cast<double>(w);
@@ -56,11 +85,8 @@ ErrorSums measure_scattered(const QuantizedTensor& quantized, std::uint64_t row,
     sums.dot += static_cast<double>(w) * static_cast<double>(v);
     sums.recon += static_cast<double>(v) * static_cast<double>(v);
     sums.max_abs_error = std::max(sums.max_abs_error, static_cast<double>(std::fabs(error)));
-    const int code = quantized.codes[row * quantized.cols + c];
-    float scale = quantized.scales[scale_row + group];
-    if (is_nvfp4(quantized.args)) scale /= quantized.global_scale;
-    sums.clipped += rule.clipped(w, error, scale, code) ? 1 : 0;
     sums.zeros += v == 0 ? 1 : 0;
+    const std::size_t group = group_of(quantized, c);
     if (!errors.group_signal.empty()) errors.group_signal[group] += signal;
     if (!errors.group_noise.empty()) errors.group_noise[group] += noise;
   }
@@ -72,11 +98,16 @@ void load_scales(const QuantizedTensor& quantized, std::uint64_t scale_row, Scra
   const std::size_t first = scale_row * quantized.grid.cols;
   const bool two_level = is_nvfp4(quantized.args);
   scratch.scales.resize(quantized.grid.cols);
-  scratch.zero_points.resize(quantized.zero_points.empty() ? 0 : quantized.grid.cols);
+  const bool has_zeros = !quantized.zero_points.empty() || !quantized.real_zero_points.empty();
+  scratch.zero_points.resize(has_zeros ? quantized.grid.cols : 0);
   for (std::size_t g = 0; g < quantized.grid.cols; ++g) {
     const float scale = quantized.scales[first + g];
     scratch.scales[g] = two_level ? scale / quantized.global_scale : scale;
-    if (!scratch.zero_points.empty()) scratch.zero_points[g] = static_cast<float>(quantized.zero_points[first + g]);
+    if (!quantized.real_zero_points.empty()) {
+      scratch.zero_points[g] = quantized.real_zero_points[first + g];
+    } else if (!scratch.zero_points.empty()) {
+      scratch.zero_points[g] = static_cast<float>(quantized.zero_points[first + g]);
+    }
   }
 }
 
@@ -93,13 +124,13 @@ void measure_rows(const TensorView& weight, const QuantizedTensor& quantized, Sl
   static thread_local Scratch scratch;
   static thread_local std::vector<std::int8_t> codes;
   const WeightRows rows(weight);
-  const bool scattered = !quantized.group_index.empty();
-  scratch.values.resize(scattered ? quantized.cols : 0);
+  const bool general = is_general(quantized);
+  scratch.values.resize(general ? quantized.cols : 0);
   for (std::uint64_t r = 0; r < quantized.rows; ++r) {
-    if (scattered) {
+    if (general) {
       scratch.row.resize(quantized.cols);
       rows.read(r, 0, scratch.row);
-      errors.rows[r] = measure_scattered(quantized, r, scratch, errors);
+      errors.rows[r] = measure_general(quantized, r, scratch, errors);
       continue;
     }
     if (r % quantized.grid.row_extent == 0) load_scales(quantized, r / quantized.grid.row_extent, scratch);

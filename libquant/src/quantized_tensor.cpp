@@ -21,19 +21,108 @@ const std::array<float, 256>& element_table(DType type) {
   return type == DType::F4 ? e2m1 : type == DType::F8_E5M2 ? e5m2 : e4m3;
 }
 
-// Columns [first, first + count) of a row, which share the scale at `scale_index`.
-void dequantize_span(const QuantizedTensor& tensor, std::uint64_t row, std::size_t first, std::size_t count,
-                     std::size_t scale_index, std::span<float> out) {
-  const std::int8_t* codes = tensor.codes.data() + row * tensor.cols;
-  const float stored = tensor.scales[scale_index];
+void dequantize_codebook(const QuantizedTensor& tensor, std::span<const std::int8_t> codes, std::size_t unit,
+                         std::span<float> out) {
+  const bool learned = has_learned_codebook(tensor.args);
+  const float* table = tensor.codebook.data() + (learned ? unit << tensor.args.num_bits : 0);
+  const auto mask = static_cast<std::uint8_t>((1U << static_cast<unsigned>(tensor.args.num_bits)) - 1U);
+  if (learned) {
+    for (std::size_t i = 0; i < codes.size(); ++i) out[i] = table[static_cast<std::uint8_t>(codes[i]) & mask];
+    return;
+  }
+  const float scale = tensor.scales[unit];
+  for (std::size_t i = 0; i < codes.size(); ++i) out[i] = table[static_cast<std::uint8_t>(codes[i]) & mask] * scale;
+}
+
+// Weights side by side in a row, which share what belongs to `unit`.
+void dequantize_span(const QuantizedTensor& tensor, std::span<const std::int8_t> codes, std::size_t unit,
+                     std::span<float> out) {
+  if (tensor.args.type == NumberType::codebook) return dequantize_codebook(tensor, codes, unit, out);
+  const float stored = tensor.scales[unit];
   const float scale = is_nvfp4(tensor.args) ? stored / tensor.global_scale : stored;
   if (tensor.args.type == NumberType::floating) {
     const auto& elements = element_table(element_dtype(tensor.args));
-    for (std::size_t c = first; c < first + count; ++c) out[c] = elements[static_cast<std::uint8_t>(codes[c])] * scale;
+    for (std::size_t i = 0; i < codes.size(); ++i) out[i] = elements[static_cast<std::uint8_t>(codes[i])] * scale;
     return;
   }
-  const int zero = tensor.zero_points.empty() ? 0 : tensor.zero_points[scale_index];
-  for (std::size_t c = first; c < first + count; ++c) out[c] = static_cast<float>(codes[c] - zero) * scale;
+  if (!tensor.real_zero_points.empty()) {
+    const float zero = tensor.real_zero_points[unit];
+    for (std::size_t i = 0; i < codes.size(); ++i) out[i] = (static_cast<float>(codes[i]) - zero) * scale;
+    return;
+  }
+  const int zero = tensor.zero_points.empty() ? 0 : tensor.zero_points[unit];
+  for (std::size_t i = 0; i < codes.size(); ++i) out[i] = static_cast<float>(codes[i] - zero) * scale;
+}
+
+void dequantize_dense(const QuantizedTensor& tensor, std::uint64_t row, std::span<float> out) {
+  const auto codes = std::span(tensor.codes).subspan(row * tensor.cols, tensor.cols);
+  if (tensor.grid.flat != 0) {
+    const std::uint64_t begin = row * tensor.cols;
+    for (std::uint64_t c = 0; c < tensor.cols;) {
+      const std::uint64_t unit = (begin + c) / tensor.grid.flat;
+      const std::uint64_t count = std::min(tensor.cols - c, (unit + 1) * tensor.grid.flat - (begin + c));
+      dequantize_span(tensor, codes.subspan(c, count), unit, out.subspan(c, count));
+      c += count;
+    }
+    return;
+  }
+  const std::size_t scale_row = row / tensor.grid.row_extent * tensor.grid.cols;
+  if (!tensor.group_index.empty()) {
+    for (std::size_t c = 0; c < tensor.cols; ++c) {
+      const auto group = static_cast<std::size_t>(tensor.group_index[c]);
+      dequantize_span(tensor, codes.subspan(c, 1), scale_row + group, out.subspan(c, 1));
+    }
+    return;
+  }
+  for (std::size_t c = 0, g = 0; c < tensor.cols; c += tensor.grid.col_extent, ++g) {
+    const std::size_t count = std::min<std::size_t>(tensor.grid.col_extent, tensor.cols - c);
+    dequantize_span(tensor, codes.subspan(c, count), scale_row + g, out.subspan(c, count));
+  }
+}
+
+template <class Value>
+void copy_part(const std::vector<Value>& from, std::uint64_t first, std::uint64_t count, std::vector<Value>& to) {
+  if (from.empty()) {
+    to.clear();
+    return;
+  }
+  const auto begin = from.begin() + static_cast<std::ptrdiff_t>(first);
+  to.assign(begin, begin + static_cast<std::ptrdiff_t>(count));
+}
+
+template <class Value>
+void put_part(const std::vector<Value>& from, std::uint64_t first, std::vector<Value>& to) {
+  std::copy(from.begin(), from.end(), to.begin() + static_cast<std::ptrdiff_t>(first));
+}
+
+void slice_sparse(const SparseRows& whole, std::uint64_t first, std::uint64_t count, SparseRows& slice) {
+  if (whole.empty()) return;
+  slice.dtype = whole.dtype;
+  const std::uint64_t begin = whole.starts[first];
+  slice.first = whole.first + begin;
+  slice.starts.resize(count + 1);
+  for (std::uint64_t r = 0; r <= count; ++r) slice.starts[r] = whole.starts[first + r] - begin;
+  copy_part(whole.columns, begin, slice.starts.back(), slice.columns);
+  copy_part(whole.values, begin, slice.starts.back(), slice.values);
+}
+
+void append_sparse(const SparseRows& slice, SparseRows& whole) {
+  if (slice.empty()) return;
+  if (whole.starts.empty()) {
+    whole.starts.push_back(0);
+    whole.first = slice.first;
+    whole.dtype = slice.dtype;
+  }
+  const std::uint64_t before = whole.starts.back();
+  for (std::size_t r = 1; r < slice.starts.size(); ++r) whole.starts.push_back(before + slice.starts[r]);
+  whole.columns.insert(whole.columns.end(), slice.columns.begin(), slice.columns.end());
+  whole.values.insert(whole.values.end(), slice.values.begin(), slice.values.end());
+}
+
+void size_coded_scales(const QuantizedTensor& tensor, CodedScales& coded) {
+  const std::uint64_t count = tensor.args.double_quant ? tensor.scales.size() : 0;
+  coded.codes.resize(count);
+  coded.scales.resize((count + CodedScales::kBlock - 1) / CodedScales::kBlock);
 }
 
 }  // namespace
@@ -43,11 +132,82 @@ void QuantizedTensor::resize(const QuantArgs& new_args, std::uint64_t new_rows, 
   rows = new_rows;
   cols = new_cols;
   grid = scale_grid(new_args, new_rows, new_cols);
+  const bool real = has_real_zero_points(new_args);
   codes.resize(new_rows * new_cols);
-  scales.resize(grid.rows * grid.cols);
-  zero_points.resize(new_args.symmetric ? 0 : grid.rows * grid.cols);
+  scales.resize(has_learned_codebook(new_args) ? 0 : grid.count());
+  zero_points.resize(new_args.symmetric || real ? 0 : grid.count());
+  real_zero_points.resize(real ? grid.count() : 0);
+  if (has_learned_codebook(new_args)) {
+    codebook.resize(grid.count() << static_cast<unsigned>(new_args.num_bits));
+  } else {
+    const auto fixed = has_fixed_codebook(new_args) ? fixed_codebook(new_args.codebook) : std::span<const float>{};
+    codebook.assign(fixed.begin(), fixed.end());
+  }
+  size_coded_scales(*this, coded_scales);
+  sparse = {};
   group_index.clear();
   global_scale = 1.0F;
+}
+
+void decode_scales(QuantizedTensor& tensor) {
+  const CodedScales& coded = tensor.coded_scales;
+  for (std::size_t i = 0; i < coded.codes.size(); ++i) {
+    const float product = coded.map[coded.codes[i]] * coded.scales[i / CodedScales::kBlock];
+    tensor.scales[i] = product + coded.offset;
+  }
+}
+
+QuantizedTensor slice_of(const QuantizedTensor& whole, std::uint64_t first, std::uint64_t count) {
+  QuantizedTensor slice;
+  slice.resize(whole.args, count, whole.cols);
+  slice.scale_dtype = whole.scale_dtype;
+  slice.global_scale = whole.global_scale;
+  slice.group_index = whole.group_index;
+  slice.input_scale = whole.input_scale;
+  slice.input_global_scale = whole.input_global_scale;
+  slice.input_zero_point = whole.input_zero_point;
+  copy_part(whole.codes, first * whole.cols, count * whole.cols, slice.codes);
+  const std::uint64_t unit = first_scale(whole.args, first, whole.cols);
+  const std::uint64_t units = slice.grid.count();
+  copy_part(whole.scales, unit, units, slice.scales);
+  copy_part(whole.zero_points, unit, units, slice.zero_points);
+  copy_part(whole.real_zero_points, unit, units, slice.real_zero_points);
+  if (has_learned_codebook(whole.args)) {
+    const auto bits = static_cast<unsigned>(whole.args.num_bits);
+    copy_part(whole.codebook, unit << bits, units << bits, slice.codebook);
+  }
+  copy_part(whole.coded_scales.codes, unit, units, slice.coded_scales.codes);
+  copy_part(whole.coded_scales.scales, unit / CodedScales::kBlock, slice.coded_scales.scales.size(),
+            slice.coded_scales.scales);
+  slice.coded_scales.map = whole.coded_scales.map;
+  slice.coded_scales.offset = whole.coded_scales.offset;
+  slice_sparse(whole.sparse, first, count, slice.sparse);
+  return slice;
+}
+
+void put_slice(const QuantizedTensor& slice, std::uint64_t first, std::uint64_t rows, QuantizedTensor& whole) {
+  if (first == 0) {
+    whole.resize(slice.args, rows, slice.cols);
+    whole.scale_dtype = slice.scale_dtype;
+    whole.global_scale = slice.global_scale;
+    whole.group_index = slice.group_index;
+    whole.input_scale = slice.input_scale;
+    whole.input_global_scale = slice.input_global_scale;
+    whole.input_zero_point = slice.input_zero_point;
+    whole.coded_scales.map = slice.coded_scales.map;
+    whole.coded_scales.offset = slice.coded_scales.offset;
+  }
+  put_part(slice.codes, first * slice.cols, whole.codes);
+  const std::uint64_t unit = first_scale(slice.args, first, slice.cols);
+  put_part(slice.scales, unit, whole.scales);
+  put_part(slice.zero_points, unit, whole.zero_points);
+  put_part(slice.real_zero_points, unit, whole.real_zero_points);
+  if (has_learned_codebook(slice.args)) {
+    put_part(slice.codebook, unit << static_cast<unsigned>(slice.args.num_bits), whole.codebook);
+  }
+  put_part(slice.coded_scales.codes, unit, whole.coded_scales.codes);
+  put_part(slice.coded_scales.scales, unit / CodedScales::kBlock, whole.coded_scales.scales);
+  append_sparse(slice.sparse, whole.sparse);
 }
 
 void dequantize_row(const QuantizedTensor& tensor, std::uint64_t row, std::span<float> out) {
@@ -55,15 +215,10 @@ void dequantize_row(const QuantizedTensor& tensor, std::uint64_t row, std::span<
     throw Error(ErrorCode::internal, "row " + std::to_string(row) + " of " + std::to_string(tensor.rows) +
                                          " cannot be dequantized into " + std::to_string(out.size()) + " values");
   }
-  const std::size_t scale_row = row / tensor.grid.row_extent * tensor.grid.cols;
-  if (!tensor.group_index.empty()) {
-    for (std::size_t c = 0; c < tensor.cols; ++c) {
-      dequantize_span(tensor, row, c, 1, scale_row + static_cast<std::size_t>(tensor.group_index[c]), out);
-    }
-    return;
-  }
-  for (std::size_t c = 0, g = 0; c < tensor.cols; c += tensor.grid.col_extent, ++g) {
-    dequantize_span(tensor, row, c, std::min(tensor.grid.col_extent, tensor.cols - c), scale_row + g, out);
+  dequantize_dense(tensor, row, out);
+  if (tensor.sparse.empty()) return;
+  for (std::uint64_t i = tensor.sparse.starts[row]; i < tensor.sparse.starts[row + 1]; ++i) {
+    out[tensor.sparse.columns[i]] += tensor.sparse.values[i];
   }
 }
 

@@ -1,8 +1,11 @@
 #include "quant/scheme.h"
 
 #include <algorithm>
+#include <charconv>
+#include <numeric>
 
 #include "quant/observers.h"
+#include "quant/quantized_tensor.h"
 
 namespace quant {
 namespace {
@@ -26,12 +29,51 @@ void check_numbers(const QuantArgs& args, std::vector<std::string>& problems) {
   if (args.type == NumberType::floating && args.num_bits != 4 && args.num_bits != 8) {
     problems.push_back("num_bits: " + std::to_string(args.num_bits) + " is not 4 or 8 for type float");
   }
-  if (args.type == NumberType::floating && !args.symmetric) {
-    problems.push_back("symmetric: type float must be symmetric");
+  if (args.type != NumberType::integer && !args.symmetric) {
+    problems.push_back("symmetric: type " + std::string(to_string(args.type)) + " must be symmetric");
   }
 }
 
-bool is_grouped(Strategy strategy) { return strategy == Strategy::group || strategy == Strategy::tensor_group; }
+bool is_grouped(Strategy strategy) {
+  return strategy == Strategy::group || strategy == Strategy::tensor_group || strategy == Strategy::flat;
+}
+
+void check_codebook(const QuantArgs& args, std::vector<std::string>& problems) {
+  if (args.type != NumberType::codebook) {
+    if (args.codebook != Codebook::learned) problems.push_back("codebook: only type codebook has one");
+    if (args.strategy == Strategy::flat) problems.push_back("strategy: flat is for type codebook");
+    if (args.double_quant) problems.push_back("double_quant: only nf4 and fp4 have coded scales");
+    return;
+  }
+  const std::string name(to_string(args.codebook));
+  if (args.num_bits < 1 || args.num_bits > 8) {
+    problems.push_back("num_bits: " + std::to_string(args.num_bits) + " is not in 1..8 for type codebook");
+  } else if (args.codebook != Codebook::learned && args.num_bits != 4) {
+    problems.push_back("num_bits: " + name + " has 4 bits, not " + std::to_string(args.num_bits));
+  }
+  if (args.dynamic != Dynamic::no) problems.push_back("dynamic: codebooks are for weights, which are static");
+  if (args.codebook == Codebook::learned && args.strategy == Strategy::flat) {
+    problems.push_back("strategy: a learned codebook belongs to a tensor, channel, group or block, not flat");
+  }
+  if (args.double_quant && args.codebook == Codebook::learned) {
+    problems.push_back("double_quant: learned codebooks have no scales; use codebook nf4 or fp4");
+  } else if (args.double_quant && args.strategy != Strategy::group && args.strategy != Strategy::flat) {
+    problems.push_back("double_quant: needs strategy group or flat");
+  }
+}
+
+void check_sparse(const QuantArgs& args, std::vector<std::string>& problems) {
+  constexpr double kMost = 50;
+  const auto check = [&](const char* name, double percent) {
+    if (percent >= 0 && percent <= kMost) return;  // false for NaN
+    problems.push_back(std::string(name) + ": must be from 0 to 50 percent of the weights");
+  };
+  check("outlier_percent", args.outlier_percent);
+  check("sensitive_percent", args.sensitive_percent);
+  if (args.dynamic != Dynamic::no && args.outlier_percent + args.sensitive_percent > 0) {
+    problems.push_back("outlier_percent: only weights have a sparse part");
+  }
+}
 
 // What is written into config.json must be read back, and readers hold sizes as signed 32-bit numbers.
 constexpr std::uint64_t kLargestSize = 2147483647;  // 2^31 - 1
@@ -141,8 +183,10 @@ void check_scale_dtype(const QuantArgs& args, std::vector<std::string>& problems
 }
 
 void check_zp_dtype(const QuantArgs& args, std::vector<std::string>& problems) {
-  if (args.zp_dtype && !args.symmetric && args.type == NumberType::integer && args.zp_dtype != DType::I8) {
-    problems.push_back("zp_dtype: zero points of 1 to 8 bits are int8");
+  if (args.zp_dtype && !args.symmetric && args.type == NumberType::integer && args.zp_dtype != DType::I8 &&
+      !has_real_zero_points(args)) {
+    problems.push_back(
+        "zp_dtype: zero points of 1 to 8 bits are int8, or real numbers as float32, float16 or bfloat16");
   }
 }
 
@@ -161,7 +205,29 @@ void check_dynamic_observer(QuantArgs& args, std::vector<std::string>& problems)
 
 }  // namespace
 
-std::string_view to_string(NumberType type) { return type == NumberType::integer ? "int" : "float"; }
+std::string_view to_string(NumberType type) {
+  switch (type) {
+    case NumberType::integer:
+      return "int";
+    case NumberType::floating:
+      return "float";
+    case NumberType::codebook:
+      return "codebook";
+  }
+  return "int";
+}
+
+std::string_view to_string(Codebook codebook) {
+  switch (codebook) {
+    case Codebook::learned:
+      return "learned";
+    case Codebook::nf4:
+      return "nf4";
+    case Codebook::fp4:
+      return "fp4";
+  }
+  return "learned";
+}
 
 std::string_view to_string(Strategy strategy) {
   switch (strategy) {
@@ -179,6 +245,8 @@ std::string_view to_string(Strategy strategy) {
       return "tensor_group";
     case Strategy::attn_head:
       return "attn_head";
+    case Strategy::flat:
+      return "flat";
   }
   return "tensor";
 }
@@ -199,6 +267,8 @@ std::vector<std::string> complete_and_check(QuantArgs& args, bool strategy_given
   std::vector<std::string> problems;
   infer_strategy(args, strategy_given);
   check_numbers(args, problems);
+  check_codebook(args, problems);
+  check_sparse(args, problems);
   check_sizes(args, problems);
   check_strategy(args, problems);
   check_dynamics(args, problems);
@@ -220,15 +290,19 @@ SymmetricRange symmetric_range(const QuantArgs& args) {
 }
 
 int code_min(const QuantArgs& args) {
+  if (args.type == NumberType::codebook) return 0;
   const int lowest = -(1 << (args.num_bits - 1));
   const bool restricted = args.symmetric && symmetric_range(args) == SymmetricRange::restricted;
   return restricted ? std::min(lowest + 1, code_max(args)) : lowest;
 }
 
-int code_max(const QuantArgs& args) { return (1 << (args.num_bits - 1)) - 1; }
+int code_max(const QuantArgs& args) {
+  return args.type == NumberType::codebook ? (1 << args.num_bits) - 1 : (1 << (args.num_bits - 1)) - 1;
+}
 
 DType element_dtype(const QuantArgs& args) {
   if (args.type == NumberType::integer) return DType::I8;
+  if (args.type == NumberType::codebook) return DType::U8;
   if (args.num_bits == 4) return DType::F4;
   const std::string* format = text_kwarg(args, "float8_format");
   return format != nullptr && *format == "e5m2" ? DType::F8_E5M2 : DType::F8_E4M3;
@@ -254,6 +328,60 @@ bool is_nvfp4(const QuantArgs& args) {
   return args.type == NumberType::floating && args.num_bits == 4 && args.strategy == Strategy::tensor_group;
 }
 
+bool has_fixed_codebook(const QuantArgs& args) {
+  return args.type == NumberType::codebook && args.codebook != Codebook::learned;
+}
+
+bool has_learned_codebook(const QuantArgs& args) {
+  return args.type == NumberType::codebook && args.codebook == Codebook::learned;
+}
+
+bool has_real_zero_points(const QuantArgs& args) {
+  if (args.type != NumberType::integer || args.symmetric) return false;
+  return args.zp_dtype == DType::F32 || args.zp_dtype == DType::F16 || args.zp_dtype == DType::BF16;
+}
+
+bool needs_whole_tensor(const QuantArgs& args) {
+  return args.strategy == Strategy::tensor || is_nvfp4(args) || args.double_quant;
+}
+
+std::span<const float> fixed_codebook(Codebook codebook) {
+  static constexpr std::array<float, 16> kNf4 = {-1.0F,
+                                                 -0.6961928009986877F,
+                                                 -0.5250730514526367F,
+                                                 -0.39491748809814453F,
+                                                 -0.28444138169288635F,
+                                                 -0.18477343022823334F,
+                                                 -0.09105003625154495F,
+                                                 0.0F,
+                                                 0.07958029955625534F,
+                                                 0.16093020141124725F,
+                                                 0.24611230194568634F,
+                                                 0.33791524171829224F,
+                                                 0.44070982933044434F,
+                                                 0.5626170039176941F,
+                                                 0.7229568362236023F,
+                                                 1.0F};
+  static constexpr std::array<float, 16> kFp4 = {
+      0.0F, 0.0625F / 12.0F,  8.0F / 12.0F,  1.0F,  4.0F / 12.0F,  6.0F / 12.0F,  2.0F / 12.0F,  3.0F / 12.0F,
+      0.0F, -0.0625F / 12.0F, -8.0F / 12.0F, -1.0F, -4.0F / 12.0F, -6.0F / 12.0F, -2.0F / 12.0F, -3.0F / 12.0F};
+  switch (codebook) {
+    case Codebook::nf4:
+      return kNf4;
+    case Codebook::fp4:
+      return kFp4;
+    case Codebook::learned:
+      return {};
+  }
+  return {};
+}
+
+std::uint64_t sparse_count(const QuantArgs& args, std::uint64_t rows, std::uint64_t cols) {
+  const double size = static_cast<double>(rows) * static_cast<double>(cols);
+  const auto part = [&](double percent) { return static_cast<std::uint64_t>(size * percent / 100 + 0.5); };
+  return std::min(part(args.outlier_percent) + part(args.sensitive_percent), rows * cols);
+}
+
 ScaleGrid scale_grid(const QuantArgs& args, std::uint64_t rows, std::uint64_t cols) {
   const auto parts = [](std::uint64_t total, std::uint64_t size) { return total / size + (total % size != 0 ? 1 : 0); };
   const std::uint64_t all_rows = std::max<std::uint64_t>(rows, 1);
@@ -270,6 +398,10 @@ ScaleGrid scale_grid(const QuantArgs& args, std::uint64_t rows, std::uint64_t co
       const auto [height, width] = args.block_structure.value_or(std::array<std::uint64_t, 2>{all_rows, all_cols});
       return {parts(rows, height), parts(cols, width), height, width};
     }
+    case Strategy::flat: {
+      const auto size = static_cast<std::uint64_t>(std::max<std::int64_t>(1, args.group_size.value_or(1)));
+      return {parts(rows * cols, size), 1, all_rows, all_cols, size};
+    }
     case Strategy::channel:
     case Strategy::token:
     case Strategy::attn_head:
@@ -277,6 +409,40 @@ ScaleGrid scale_grid(const QuantArgs& args, std::uint64_t rows, std::uint64_t co
   }
   return {1, 1, all_rows, all_cols};
 }
+
+std::uint64_t scale_row_alignment(const QuantArgs& args, std::uint64_t cols) {
+  const std::uint64_t nested = args.double_quant ? CodedScales::kBlock : 1;
+  const ScaleGrid grid = scale_grid(args, 1, cols);
+  if (grid.flat != 0) {
+    const std::uint64_t together = grid.flat * nested;
+    return together / std::gcd(together, std::max<std::uint64_t>(1, cols));
+  }
+  if (args.strategy == Strategy::block) return args.block_structure.value_or(std::array<std::uint64_t, 2>{1, 1})[0];
+  return nested / std::gcd(nested, grid.cols);
+}
+
+std::uint64_t first_scale(const QuantArgs& args, std::uint64_t row, std::uint64_t cols) {
+  if (args.strategy == Strategy::tensor) return 0;
+  const ScaleGrid grid = scale_grid(args, row, cols);
+  if (row == 0) return 0;
+  return grid.flat != 0 ? row * cols / grid.flat : row / grid.row_extent * grid.cols;
+}
+
+namespace {
+
+std::string sparse_text(const QuantArgs& args) {
+  const auto percent = [](double value) {
+    std::array<char, 32> text{};
+    const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
+    return std::string(text.data(), end) + " %";
+  };
+  std::string text;
+  if (args.outlier_percent > 0) text += " + " + percent(args.outlier_percent) + " outliers";
+  if (args.sensitive_percent > 0) text += " + " + percent(args.sensitive_percent) + " sensitive";
+  return text;
+}
+
+}  // namespace
 
 std::string describe(const QuantArgs& args) {
   std::string text;
@@ -286,6 +452,10 @@ std::string describe(const QuantArgs& args) {
     text = "int" + std::to_string(args.num_bits) + (args.symmetric ? " sym" : " asym");
     if (args.symmetric && symmetric_range(args) == SymmetricRange::restricted) text += " restricted";
     if (args.symmetric && symmetric_range(args) == SymmetricRange::full) text += " full-range";
+    if (has_real_zero_points(args)) text += " real zero";
+  } else if (args.type == NumberType::codebook) {
+    text =
+        has_learned_codebook(args) ? "codebook" + std::to_string(args.num_bits) : std::string(to_string(args.codebook));
   } else {
     text = args.num_bits == 4 ? "fp4" : element_dtype(args) == DType::F8_E5M2 ? "fp8-e5m2" : "fp8-e4m3";
   }
@@ -294,6 +464,8 @@ std::string describe(const QuantArgs& args) {
   if (args.block_structure) {
     text += " " + std::to_string((*args.block_structure)[0]) + "x" + std::to_string((*args.block_structure)[1]);
   }
+  if (args.double_quant) text += " double quant";
+  text += sparse_text(args);
   return text;
 }
 

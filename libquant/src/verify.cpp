@@ -83,7 +83,9 @@ struct BlockFaults {
 };
 
 std::string place(const StoredLinear& linear, const RowBlock& block, const QuantizedTensor& slice, std::size_t i) {
-  const std::uint64_t scale_row = block.first / std::max<std::uint64_t>(1, slice.grid.row_extent) + i / slice.grid.cols;
+  const std::uint64_t first =
+      first_scale(linear.args, block.first, slice.cols) / std::max<std::uint64_t>(1, slice.grid.cols);
+  const std::uint64_t scale_row = first + i / slice.grid.cols;
   return fmt::format("scale row {}, column {} of '{}'", scale_row, i % slice.grid.cols, linear.shape.module);
 }
 

@@ -10,8 +10,9 @@ namespace {
 
 const std::vector<std::string>& field_names() {
   static const std::vector<std::string> names = {
-      "num_bits", "type",     "symmetric",   "group_size", "strategy", "block_structure",
-      "dynamic",  "actorder", "scale_dtype", "zp_dtype",   "observer", "observer_kwargs"};
+      "num_bits", "type",         "symmetric",       "group_size",       "strategy", "block_structure",
+      "dynamic",  "actorder",     "scale_dtype",     "zp_dtype",         "observer", "observer_kwargs",
+      "codebook", "double_quant", "outlier_percent", "sensitive_percent"};
   return names;
 }
 
@@ -32,6 +33,9 @@ class ArgsReader {
     read_dtype("zp_dtype", args_.zp_dtype);
     if (const Node* node = given(node_, "observer")) args_.observer = read_text(mistakes_, *node, path("observer"));
     read_kwargs();
+    read_codebook();
+    read_percent("outlier_percent", args_.outlier_percent);
+    read_percent("sensitive_percent", args_.sensitive_percent);
   }
 
  private:
@@ -56,8 +60,9 @@ class ArgsReader {
       }
     }
     if (const Node* node = needed("type")) {
-      const auto type = read_choice(mistakes_, *node, path("type"), {"int", "float"});
+      const auto type = read_choice(mistakes_, *node, path("type"), {"int", "float", "codebook"});
       if (type == "float") args_.type = NumberType::floating;
+      if (type == "codebook") args_.type = NumberType::codebook;
     }
     if (const Node* node = needed("symmetric")) {
       args_.symmetric = read_bool(mistakes_, *node, path("symmetric")).value_or(true);
@@ -68,8 +73,8 @@ class ArgsReader {
   }
 
   void read_strategy() {
-    static constexpr Strategy kAll[] = {Strategy::tensor, Strategy::channel,      Strategy::group,    Strategy::block,
-                                        Strategy::token,  Strategy::tensor_group, Strategy::attn_head};
+    static constexpr Strategy kAll[] = {Strategy::tensor, Strategy::channel,      Strategy::group,     Strategy::block,
+                                        Strategy::token,  Strategy::tensor_group, Strategy::attn_head, Strategy::flat};
     const Node* node = given(node_, "strategy");
     if (node == nullptr) return;
     std::vector<std::string> names;
@@ -172,6 +177,21 @@ class ArgsReader {
       const auto value = read_value(mistakes_, *entry.value, path("observer_kwargs." + entry.key));
       if (value) args_.observer_kwargs[entry.key] = *value;
     }
+  }
+
+  void read_codebook() {
+    if (const Node* node = given(node_, "codebook")) {
+      const auto name = read_choice(mistakes_, *node, path("codebook"), {"learned", "nf4", "fp4"});
+      if (name == "nf4") args_.codebook = Codebook::nf4;
+      if (name == "fp4") args_.codebook = Codebook::fp4;
+    }
+    if (const Node* node = given(node_, "double_quant")) {
+      args_.double_quant = read_bool(mistakes_, *node, path("double_quant")).value_or(false);
+    }
+  }
+
+  void read_percent(std::string_view field, double& target) {
+    if (const Node* node = given(node_, field)) target = read_number(mistakes_, *node, path(field)).value_or(0);
   }
 
   Mistakes& mistakes_;

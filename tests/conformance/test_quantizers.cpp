@@ -46,6 +46,32 @@ QuantizedTensor quantize(const Quantizer& quantizer, const Weights& weights, con
   return out;
 }
 
+// Grids, and codebooks of every kind.
+std::vector<QuantArgs> schemes() {
+  std::vector<QuantArgs> list = all_schemes();
+  for (const Strategy strategy : {Strategy::tensor, Strategy::channel, Strategy::group, Strategy::block}) {
+    const std::int64_t group = strategy == Strategy::group ? 24 : 0;
+    for (const int bits : {1, 3, 4, 8}) list.push_back(make_args(NumberType::codebook, bits, true, strategy, group));
+  }
+  for (const Codebook codebook : {Codebook::nf4, Codebook::fp4}) {
+    for (const Strategy strategy :
+         {Strategy::tensor, Strategy::channel, Strategy::group, Strategy::block, Strategy::flat}) {
+      const bool grouped = strategy == Strategy::group || strategy == Strategy::flat;
+      QuantArgs args = make_args(NumberType::codebook, 4, true, strategy, grouped ? 24 : 0);
+      args.codebook = codebook;
+      list.push_back(args);
+      args.double_quant = grouped;
+      if (grouped) list.push_back(args);
+    }
+  }
+  for (const int bits : {2, 4}) {
+    QuantArgs args = make_args(NumberType::integer, bits, false, Strategy::group, 24);
+    args.zp_dtype = DType::F16;
+    list.push_back(args);
+  }
+  return list;
+}
+
 constexpr std::pair<std::uint64_t, std::uint64_t> kShapes[] = {{1, 1}, {3, 16}, {7, 50}, {5, 257}};
 
 }  // namespace
@@ -67,7 +93,7 @@ TEST_CASE("the registry has algorithms, each complete and creatable") {
 
 TEST_CASE("results are complete, in range and measured as they are") {
   for (const Named& named : quantizers()) {
-    for (const QuantArgs& args : all_schemes()) {
+    for (const QuantArgs& args : schemes()) {
       if (named.quantizer().unsupported(args)) continue;
       for (const auto& [rows, cols] : kShapes) {
         INFO(named.name << " " << describe(args) << " " << rows << "x" << cols);
@@ -76,12 +102,16 @@ TEST_CASE("results are complete, in range and measured as they are") {
         const QuantizedTensor q = quantize(named.quantizer(), weights, args, sums);
         const ScaleGrid grid = scale_grid(args, rows, cols);
         REQUIRE((q.rows == rows && q.cols == cols && q.codes.size() == rows * cols));
-        REQUIRE(q.scales.size() == grid.rows * grid.cols);
-        REQUIRE(q.zero_points.size() == (args.symmetric ? 0 : q.scales.size()));
+        REQUIRE(q.scales.size() == (has_learned_codebook(args) ? 0 : grid.count()));
+        const bool real = has_real_zero_points(args);
+        REQUIRE(q.zero_points.size() == (args.symmetric || real ? 0 : grid.count()));
+        REQUIRE(q.real_zero_points.size() == (real ? grid.count() : 0));
         std::size_t wrong = 0;
         for (const float scale : q.scales) wrong += !std::isfinite(scale) || scale == 0 ? 1 : 0;
         if (args.type == NumberType::integer) {
           for (const std::int8_t code : q.codes) wrong += code < code_min(args) || code > code_max(args) ? 1 : 0;
+        } else if (args.type == NumberType::codebook) {
+          for (const std::int8_t code : q.codes) wrong += static_cast<std::uint8_t>(code) > code_max(args) ? 1 : 0;
         }
         CHECK(wrong == 0);
         ErrorSums total;
@@ -117,7 +147,7 @@ TEST_CASE("more bits never make the error larger") {
 TEST_CASE("objects without state between calls: the same input gives the same output") {
   const Weights weights = sample_weights(6, 64, DType::BF16), other = sample_weights(6, 48, DType::F32, 9);
   for (const Named& named : quantizers()) {
-    for (const QuantArgs& args : all_schemes()) {
+    for (const QuantArgs& args : schemes()) {
       if (named.quantizer().unsupported(args)) continue;
       INFO(named.name << " " << describe(args));
       std::vector<ErrorSums> sums;
@@ -132,7 +162,7 @@ TEST_CASE("a NaN weight is refused as a numerical error that names its place") {
   Weights weights = sample_weights(9, 64, DType::F32);
   weights.values[6 * 64 + 33] = std::nanf("");
   for (const Named& named : quantizers()) {
-    for (const QuantArgs& args : all_schemes()) {
+    for (const QuantArgs& args : schemes()) {
       if (named.quantizer().unsupported(args)) continue;
       INFO(named.name << " " << describe(args));
       try {

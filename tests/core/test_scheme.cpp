@@ -199,7 +199,11 @@ TEST_CASE("zero points are int8 where there are any") {
   args.zp_dtype = DType::I8;
   CHECK(check(args).empty());
   args.zp_dtype = DType::I32;
-  CHECK(check(args) == Problems{"zp_dtype: zero points of 1 to 8 bits are int8"});
+  CHECK(check(args) == Problems{"zp_dtype: zero points of 1 to 8 bits are int8, or real numbers as float32, "
+                                "float16 or bfloat16"});
+  args.zp_dtype = DType::F16;
+  CHECK(check(args).empty());
+  CHECK(has_real_zero_points(args));
   args.symmetric = true;
   CHECK(check(args).empty());
 }
@@ -414,4 +418,57 @@ TEST_CASE("without a usable largest magnitude there is no static scale") {
   args.observer_kwargs["absmax"] = 1e-300;
   CHECK(code_of(args, static_activation_scale) == ErrorCode::numerical);
   CHECK(code_of(args, static_activation_global_scale) == ErrorCode::numerical);
+}
+
+TEST_CASE("codebooks have their own rules") {
+  QuantArgs args;
+  args.type = NumberType::codebook;
+  args.num_bits = 3;
+  args.strategy = Strategy::channel;
+  CHECK(check(args).empty());
+  CHECK(describe(args) == "codebook3 channel");
+  CHECK((code_min(args) == 0 && code_max(args) == 7));
+  args.double_quant = true;
+  CHECK(check(args).size() == 1);
+  args.codebook = Codebook::nf4;
+  CHECK(check(args).size() == 2);  // 3 bits, and scales of channels are not coded
+  args.num_bits = 4;
+  args.strategy = Strategy::flat;
+  args.group_size = 64;
+  args.outlier_percent = 0.45;
+  CHECK(check(args).empty());
+  CHECK(describe(args) == "nf4 flat 64 double quant + 0.45 % outliers");
+  CHECK(sparse_count(args, 100, 100) == 45);
+  args.outlier_percent = 51;
+  CHECK(check(args).size() == 1);
+  args.outlier_percent = std::nan("");
+  CHECK(check(args).size() == 1);
+  args.outlier_percent = 0;
+  args.codebook = Codebook::learned;
+  CHECK(check(args).size() == 2);
+  args.type = NumberType::integer;
+  CHECK(check(args).size() == 2);  // flat, double_quant
+}
+
+TEST_CASE("flat blocks run across rows; slices begin where a block of blocks does") {
+  QuantArgs args;
+  args.type = NumberType::codebook;
+  args.codebook = Codebook::nf4;
+  args.num_bits = 4;
+  args.strategy = Strategy::flat;
+  args.group_size = 64;
+  const ScaleGrid grid = scale_grid(args, 5, 96);
+  CHECK((grid.rows == 8 && grid.cols == 1 && grid.flat == 64 && grid.count() == 8));
+  CHECK(scale_row_alignment(args, 96) == 2);
+  CHECK(first_scale(args, 4, 96) == 6);
+  args.double_quant = true;
+  CHECK(scale_row_alignment(args, 96) == 512);
+  CHECK(first_scale(args, 512, 96) == 768);
+  args.strategy = Strategy::group;
+  CHECK(scale_row_alignment(args, 96) == 128);
+  args.double_quant = false;
+  CHECK(scale_row_alignment(args, 96) == 1);
+  CHECK(first_scale(args, 3, 96) == 6);
+  args.strategy = Strategy::tensor;
+  CHECK(first_scale(args, 3, 96) == 0);
 }

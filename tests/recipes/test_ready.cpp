@@ -33,6 +33,8 @@ const std::map<std::string, std::string>& expected() {
       {"fp8_dynamic", "fp8-e4m3 channel / fp8-e4m3 token"},
       {"fp8_kv_cache", "fp8-e4m3 channel / fp8-e4m3 token; cache fp8-e4m3 tensor"},
       {"fp8_weight_only", "fp8-e4m3 channel"},
+      {"kmeans3_sparse", "codebook3 channel + 0.45 % outliers + 0.05 % sensitive"},
+      {"kmeans4", "codebook4 channel"},
       {"mxfp4", "mxfp4 group 32 / mxfp4 group 32"},
       {"mxfp4a16", "mxfp4 group 32"},
       {"mxfp8", "mxfp8 group 32 / mxfp8 group 32"},
@@ -158,7 +160,7 @@ TEST_CASE("every recipe in the manual can be read, and its messages are those of
     CHECK_NOTHROW(parse_recipe(fence.text, "r.yaml", {}, builtin()));
     ++recipes;
   }
-  CHECK(recipes == 7);
+  CHECK(recipes == 8);
   const std::string bad =
       "default_stage:\n  default_modifiers:\n    QuantizationModifier:\n      ignore: [lm_head]\n      target: "
       "[Linear]\n      scheme: W4A61\n";

@@ -203,7 +203,7 @@ inline QuantizedTensor reference_quantize(const Weights& weights, const QuantArg
 }
 
 inline bool same_result(const QuantizedTensor& a, const QuantizedTensor& b) {
-  return a.codes == b.codes && a.scales == b.scales && a.zero_points == b.zero_points &&
+  return a.codes == b.codes && a.codebook == b.codebook && a.scales == b.scales && a.zero_points == b.zero_points &&
          a.global_scale == b.global_scale && a.scale_dtype == b.scale_dtype;
 }
 

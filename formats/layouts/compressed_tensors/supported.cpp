@@ -19,6 +19,17 @@ Reason check_scale_dtype(const QuantArgs& args) {
 }
 
 Reason check_numbers(const QuantArgs& args) {
+  if (args.type == NumberType::codebook) {
+    return std::string(
+        "weights: compressed-tensors has no codebooks; use --layout libquant, or bitsandbytes for nf4 and fp4");
+  }
+  if (args.outlier_percent > 0 || args.sensitive_percent > 0) {
+    return std::string("weights: compressed-tensors has no place for a sparse part; use --layout libquant");
+  }
+  if (has_real_zero_points(args)) {
+    return std::string(
+        "weights: zero points that are real numbers have no place in compressed-tensors; use --layout libquant");
+  }
   if (args.type == NumberType::integer) {
     if (args.num_bits < 1 || args.num_bits > 8)
       return fmt::format("weights: int{} is not in int1..int8", args.num_bits);

@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <memory>
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "quant/metrics.h"
 #include "quant/quantized_tensor.h"
@@ -29,11 +31,22 @@ struct CalibrationNeeds {
   CalibrationNeeds& operator|=(const CalibrationNeeds& other);
 };
 
+/// Which weights of a tensor are stored apart, in row-major order: row r's columns are columns[starts[r]..starts[r +
+/// 1]).
+struct SparseChoice {
+  std::vector<std::uint64_t> starts;   ///< [rows + 1]
+  std::vector<std::uint32_t> columns;  ///< ascending within a row
+};
+
 /// What the rows of a tensor share and must be known before the first row is coded.
 struct TensorParams {
-  std::optional<float> scale;             ///< Strategy::tensor
-  std::optional<std::int8_t> zero_point;  ///< Strategy::tensor, asymmetric
-  std::optional<float> global_scale;      ///< NVFP4; empty means 1: a tensor of zeros has no range
+  std::optional<float> scale;                          ///< Strategy::tensor
+  std::optional<std::int8_t> zero_point;               ///< Strategy::tensor, asymmetric
+  std::optional<float> global_scale;                   ///< NVFP4; empty means 1: a tensor of zeros has no range
+  std::optional<float> scale_offset;                   ///< double_quant: CodedScales::offset
+  std::shared_ptr<const std::vector<float>> codebook;  ///< learned, Strategy::tensor: 2^bits values
+  std::shared_ptr<const SparseChoice> sparse;          ///< weights that are stored apart
+  std::uint64_t first_row = 0;  ///< of the slice that is being coded; set by whoever calls quantize_rows
 };
 
 class Algorithm {
@@ -49,6 +62,9 @@ class Algorithm {
 class Quantizer : public Algorithm {
  public:
   Role role() const final { return Role::quantize; }
+
+  /// `importance` may hold a number for each weight, [rows * cols], not only for each column.
+  virtual bool weighs_each() const { return false; }
 
   /// Tensor-wide values of `weight` [rows, cols]; reads all of it if the arguments need one, else returns at once.
   /// `importance`: weight of each column's squared error [cols], or empty. Uses up to `threads` threads; the result

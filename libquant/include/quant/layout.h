@@ -25,8 +25,9 @@ struct LinearShape {
 
 /// A named group of schemes in config.json.
 struct SchemeGroup {
-  std::string name;  ///< "group_0"
-  Scheme scheme;     ///< with targets
+  std::string name;                       ///< "group_0"
+  Scheme scheme;                          ///< with targets
+  std::vector<LinearShape> linears = {};  ///< that have it; known to Layout::config_json
 };
 
 /// Receives the bytes of stored tensors; `tensor` is the place in the list that Layout::stored gave for the linear.

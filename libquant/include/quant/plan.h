@@ -6,6 +6,7 @@
 #include <memory>
 #include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -28,8 +29,11 @@ struct CalibrationRequest {
   std::uint64_t activation_bytes = 0;  ///< activations held in memory, the rest goes to disk; 0: chosen by the plan
 };
 
+/// Stands for the first layout, in the order of the registry, that can hold every linear of the plan.
+inline constexpr std::string_view kAutomaticLayout = "auto";
+
 struct PlanOptions {
-  std::string layout = "compressed-tensors";
+  std::string layout = "compressed-tensors";  ///< or kAutomaticLayout; Plan::options has what was chosen
   std::string container = "safetensors";
   std::uint64_t shard_bytes = 5'000'000'000;  ///< largest size of an output file (a single larger tensor gets its own)
   std::uint64_t memory_bytes = 0;             ///< 0: no limit given

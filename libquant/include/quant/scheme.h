@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <variant>
@@ -14,8 +15,21 @@
 
 namespace quant {
 
-enum class NumberType { integer, floating };
-enum class Strategy { tensor, channel, group, block, token, tensor_group, attn_head };
+enum class NumberType {
+  integer,
+  floating,
+  codebook  ///< codes are places in a table of values; what the table holds is QuantArgs::codebook
+};
+enum class Strategy {
+  tensor,
+  channel,
+  group,
+  block,
+  token,
+  tensor_group,
+  attn_head,
+  flat  ///< group_size weights that follow each other in row-major order, across the ends of rows (bitsandbytes)
+};
 enum class Dynamic { no, yes, local };
 enum class ActOrder { none, group, weight };
 
@@ -26,10 +40,18 @@ enum class SymmetricRange {
   full         ///< signed scale that maps the value of largest magnitude to -2^(b-1): never clips it
 };
 
+/// Which values a codebook holds, ascending by code unless said.
+enum class Codebook {
+  learned,  ///< 2^num_bits values found for each tensor, channel, group or block; no scales
+  nf4,      ///< 16 quantiles of the normal distribution in -1..1, times a scale
+  fp4       ///< bitsandbytes' 4-bit float: code = sign bit and {0, 1/192, 2/3, 1, 1/3, 1/2, 1/6, 1/4}, times a scale
+};
+
 using KwValue = std::variant<bool, std::int64_t, double, std::string>;
 
 /// Numbers of one tensor: compressed-tensors' QuantizationArgs, same names and defaults.
 /// Codes of integer types are signed, -2^(b-1)..2^(b-1)-1. Floating types are E2M1 (4 bits) and E4M3 or E5M2 (8 bits).
+/// Codes of codebooks are 0..2^b-1. The fields from `codebook` on are this library's own.
 struct QuantArgs {
   int num_bits = 8;
   NumberType type = NumberType::integer;
@@ -39,10 +61,14 @@ struct QuantArgs {
   std::optional<std::array<std::uint64_t, 2>> block_structure;  ///< rows, columns; only for Strategy::block
   Dynamic dynamic = Dynamic::no;
   std::optional<ActOrder> actorder;
-  std::optional<DType> scale_dtype;  ///< null: the weight's own type
-  std::optional<DType> zp_dtype;
+  std::optional<DType> scale_dtype;     ///< null: the weight's own type; of learned codebooks: the type of their values
+  std::optional<DType> zp_dtype;        ///< a floating type: zero points are real numbers (HQQ)
   std::optional<std::string> observer;  ///< null: min-max
   std::map<std::string, KwValue> observer_kwargs;
+  Codebook codebook = Codebook::learned;  ///< of type codebook
+  bool double_quant = false;              ///< scales are coded themselves: see CodedScales
+  double outlier_percent = 0;             ///< share of the weights stored apart, sparse: the largest magnitudes ...
+  double sensitive_percent = 0;           ///< ... and those whose errors matter most, besides
 
   friend bool operator==(const QuantArgs&, const QuantArgs&) = default;
 };
@@ -60,6 +86,7 @@ struct Scheme {
 
 std::string_view to_string(NumberType);
 std::string_view to_string(Strategy);
+std::string_view to_string(Codebook);
 std::string_view to_string(ActOrder);
 
 /// The preset of that name (case-insensitive; without targets), or nothing. Source: compressed-tensors quant_scheme.py.
@@ -78,10 +105,19 @@ int code_max(const QuantArgs& args);
 /// Largest finite magnitude of the floating element type: 6, 448 or 57344.
 float float_max(const QuantArgs& args);
 /// Floating schemes: F4 (E2M1), F8_E4M3, or F8_E5M2 where observer_kwargs["float8_format"] is "e5m2".
-/// Integer schemes: I8.
+/// Integer schemes: I8. Codebooks: U8.
 DType element_dtype(const QuantArgs& args);
-bool is_mx(const QuantArgs& args);     ///< MXFP4, MXFP8: power-of-two (E8M0) scales over 32 columns
-bool is_nvfp4(const QuantArgs& args);  ///< E2M1, E4M3 scales over 16 columns and one F32 global scale
+bool is_mx(const QuantArgs& args);                 ///< MXFP4, MXFP8: power-of-two (E8M0) scales over 32 columns
+bool is_nvfp4(const QuantArgs& args);              ///< E2M1, E4M3 scales over 16 columns and one F32 global scale
+bool has_fixed_codebook(const QuantArgs& args);    ///< NF4 or FP4: one table, and scales
+bool has_learned_codebook(const QuantArgs& args);  ///< tables of its own, and no scales
+bool has_real_zero_points(const QuantArgs& args);  ///< asymmetric integers whose zp_dtype is a floating type
+/// Something of the scheme is found from the whole tensor before its first row is coded (Quantizer::prepare).
+bool needs_whole_tensor(const QuantArgs& args);
+/// The 16 values of a fixed codebook. Source: bitsandbytes, get_4bit_type and its serialized quant_map.
+std::span<const float> fixed_codebook(Codebook codebook);
+/// Weights of a matrix that are stored apart: the two percentages of its size, each rounded to the nearest number.
+std::uint64_t sparse_count(const QuantArgs& args, std::uint64_t rows, std::uint64_t cols);
 /// The convention of observer_kwargs["symmetric_range"], standard if absent.
 SymmetricRange symmetric_range(const QuantArgs& args);
 
@@ -91,8 +127,18 @@ struct ScaleGrid {
   std::uint64_t cols = 1;        ///< scale columns
   std::uint64_t row_extent = 1;  ///< weight rows that share one scale row
   std::uint64_t col_extent = 1;  ///< weight columns that share one scale column (the last may be ragged)
+  /// Strategy::flat: weights per scale, counted in row-major order; then `rows` is the number of scales, `cols` is 1
+  /// and the extents mean nothing. Else 0.
+  std::uint64_t flat = 0;
+
+  std::uint64_t count() const { return rows * cols; }
 };
 ScaleGrid scale_grid(const QuantArgs& args, std::uint64_t rows, std::uint64_t cols);
+/// Slices of a matrix with `cols` columns that start at multiples of this many rows share no scale (Strategy::tensor
+/// aside), nor a scale of scales.
+std::uint64_t scale_row_alignment(const QuantArgs& args, std::uint64_t cols);
+/// Place of the first scale of row `row`, which is a multiple of scale_row_alignment.
+std::uint64_t first_scale(const QuantArgs& args, std::uint64_t row, std::uint64_t cols);
 
 /// A short human name: "int4 sym group 128", "fp8-e4m3 channel".
 std::string describe(const QuantArgs& args);

@@ -139,7 +139,9 @@ void BatchRunner::quantize_slice(Job& job, const PlannedLinear& linear, Slice& s
   const TensorView rows = plan_.checkpoint->view(*linear.weight).slice_rows(slice.first, slice.count);
   const DType scale_type = plan_.layout->scale_dtype(*scheme.weights, linear.shape.dtype);
   plan_.checkpoint->will_read(rows);
-  quantizer_of(linear).quantize_rows(rows, *scheme.weights, scale_type, job.params, {}, scratch.quantized,
+  TensorParams params = job.params;
+  params.first_row = slice.first;
+  quantizer_of(linear).quantize_rows(rows, *scheme.weights, scale_type, params, {}, scratch.quantized,
                                      {scratch.rows, slice.group_signal, slice.group_noise});
   plan_.checkpoint->done_reading(rows);
   ShardSink sink(*writers_[job.key.first], *job.item);

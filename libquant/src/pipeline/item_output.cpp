@@ -56,25 +56,6 @@ float nmse_of(double signal, double noise) {
   return noise > 0 ? std::numeric_limits<float>::infinity() : 0.0F;
 }
 
-QuantizedTensor slice_of(const QuantizedTensor& whole, std::uint64_t first, std::uint64_t count) {
-  QuantizedTensor slice;
-  slice.resize(whole.args, count, whole.cols);
-  slice.scale_dtype = whole.scale_dtype;
-  slice.global_scale = whole.global_scale;
-  slice.group_index = whole.group_index;
-  const auto copy_rows = [](const auto& from, std::uint64_t row, std::uint64_t rows, std::uint64_t cols, auto& to) {
-    const auto begin = from.begin() + static_cast<std::ptrdiff_t>(row * cols);
-    to.assign(begin, begin + static_cast<std::ptrdiff_t>(rows * cols));
-  };
-  copy_rows(whole.codes, first, count, whole.cols, slice.codes);
-  const std::uint64_t scale_row = first / whole.grid.row_extent;
-  copy_rows(whole.scales, scale_row, slice.grid.rows, slice.grid.cols, slice.scales);
-  if (!whole.zero_points.empty()) {
-    copy_rows(whole.zero_points, scale_row, slice.grid.rows, slice.grid.cols, slice.zero_points);
-  }
-  return slice;
-}
-
 std::vector<std::byte> encode_floats(DType type, std::span<const float> values) {
   std::vector<std::byte> bytes(byte_count(type, {values.size()}));
   if (type == DType::F32) {

@@ -60,9 +60,6 @@ class ItemOutput {
   std::vector<ItemKey> caches_;
 };
 
-/// Rows [first, first + count) of a coded tensor; `first` is a multiple of its scales' row extent.
-QuantizedTensor slice_of(const QuantizedTensor& whole, std::uint64_t first, std::uint64_t count);
-
 /// `values` in the bytes of a type (F32, F16, BF16).
 std::vector<std::byte> encode_floats(DType type, std::span<const float> values);
 

@@ -1,5 +1,7 @@
 #include "plan/algorithm_set.h"
 
+#include "quant/outliers.h"
+
 namespace quant {
 
 ModifierAlgorithm create_algorithm(const RecipeModifier& modifier, const Registry& registry) {
@@ -8,6 +10,10 @@ ModifierAlgorithm create_algorithm(const RecipeModifier& modifier, const Registr
   if (entry == nullptr) return result;
   result.own = entry->create(modifier.parameters);
   result.quantizer = dynamic_cast<const Quantizer*>(result.own.get());
+  if (result.quantizer != nullptr) {
+    result.with_sparse = with_sparse_part(*result.quantizer);
+    result.quantizer = result.with_sparse.get();
+  }
   result.calibrated = dynamic_cast<const CalibratedQuantizer*>(result.own.get());
   result.transform = dynamic_cast<const Transform*>(result.own.get());
   return result;

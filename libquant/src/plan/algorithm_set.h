@@ -13,6 +13,7 @@ namespace quant {
 /// One modifier's algorithm; null where it is not of that kind.
 struct ModifierAlgorithm {
   std::unique_ptr<Algorithm> own;
+  std::unique_ptr<Quantizer> with_sparse;  ///< own, with a sparse part beside it where a scheme asks for one
   const Quantizer* quantizer = nullptr;
   const CalibratedQuantizer* calibrated = nullptr;
   const Transform* transform = nullptr;

@@ -56,7 +56,7 @@ std::vector<std::size_t> collect_groups(const Recipe& recipe, Plan& plan) {
       };
       std::string name = scheme.name;
       for (std::size_t n = plan.groups.size(); taken(name); ++n) name = fmt::format("group_{}", n);
-      plan.groups.push_back({name, scheme.scheme});
+      plan.groups.push_back({name, scheme.scheme, {}});
     }
   }
   return first;
@@ -91,7 +91,8 @@ std::vector<ModifierAlgorithm> create_or_complain(const Recipe& recipe, const Re
 }
 
 bool has_ragged_groups(const PlannedLinear& linear, const QuantArgs& args) {
-  return args.group_size.value_or(0) > 0 && linear.shape.cols % static_cast<std::uint64_t>(*args.group_size) != 0;
+  return args.strategy != Strategy::flat && args.group_size.value_or(0) > 0 &&
+         linear.shape.cols % static_cast<std::uint64_t>(*args.group_size) != 0;
 }
 
 void check_linear(const PlannedLinear& linear, const Scheme& scheme, const RecipeModifier& modifier,
@@ -121,6 +122,11 @@ void check_linear(const PlannedLinear& linear, const Scheme& scheme, const Recip
   }
   if (algorithm != nullptr) {
     if (const auto reason = algorithm->unsupported(args)) problems.add(*reason, name);
+    const bool sparse = args.outlier_percent + args.sensitive_percent > 0;
+    if (sparse && dynamic_cast<const Quantizer*>(algorithm) == nullptr) {
+      problems.add(
+          fmt::format("{} makes no sparse part; leave outlier_percent and sensitive_percent out", modifier.type), name);
+    }
   }
   if (layout_reason) problems.add(*layout_reason, name);
 }
@@ -266,7 +272,11 @@ std::vector<SchemeGroup> groups_in_use(const Plan& plan) {
   for (const PlannedLinear& linear : plan.linears) used[linear.scheme] = true;
   std::vector<SchemeGroup> groups;
   for (std::size_t i = 0; i < plan.groups.size(); ++i) {
-    if (used[i]) groups.push_back(plan.groups[i]);
+    if (!used[i]) continue;
+    groups.push_back(plan.groups[i]);
+    for (const PlannedLinear& linear : plan.linears) {
+      if (linear.scheme == i) groups.back().linears.push_back(linear.shape);
+    }
   }
   return groups;
 }
@@ -279,6 +289,28 @@ void say_caches(Plan& plan) {
   } else {
     plan.problems.push_back("the layout " + plan.options.layout + " has no place for the scales of a kv_cache_scheme");
   }
+}
+
+// "auto": the first layout that holds every linear; else the first that holds the first linear's scheme, whose
+// sentences say what is in the way.
+void choose_layout(Plan& plan) {
+  if (plan.layout != nullptr || plan.options.layout != kAutomaticLayout) return;
+  const auto holds = [&](const Layout& layout, const PlannedLinear& linear) {
+    const Scheme& scheme = plan.groups[linear.scheme].scheme;
+    return !layout.unsupported(needs_input_range(scheme) ? with_input_range(scheme, 1.0) : scheme, linear.shape);
+  };
+  const Layout* partial = nullptr;
+  for (const auto& layout : plan.registry->layouts()) {
+    const bool all = std::all_of(plan.linears.begin(), plan.linears.end(),
+                                 [&](const PlannedLinear& linear) { return holds(*layout, linear); });
+    if (all) {
+      plan.layout = layout.get();
+      break;
+    }
+    if (partial == nullptr && holds(*layout, plan.linears.front())) partial = layout.get();
+  }
+  if (plan.layout == nullptr) plan.layout = partial != nullptr ? partial : plan.registry->layouts().front().get();
+  plan.options.layout = plan.layout->name();
 }
 
 // What follows once every linear has its scheme.
@@ -321,7 +353,10 @@ Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registr
   plan.registry = &registry;
   plan.layout = registry.layout(options.layout);
   const Container* container = registry.container(options.container);
-  if (plan.layout == nullptr) plan.problems.push_back("there is no layout named '" + options.layout + "'");
+  const bool automatic = options.layout == kAutomaticLayout && !registry.layouts().empty();
+  if (plan.layout == nullptr && !automatic) {
+    plan.problems.push_back("there is no layout named '" + options.layout + "'");
+  }
   if (container == nullptr) plan.problems.push_back("there is no container named '" + options.container + "'");
   check_model(checkpoint, plan);
   const auto algorithms = create_or_complain(plan.recipe, registry, plan);
@@ -337,6 +372,7 @@ Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registr
   if (plan.linears.empty() && !caches && plan.problems.empty()) {
     plan.problems.push_back("the recipe's targets match no weight of this model: nothing would be quantized");
   }
+  if (automatic) choose_layout(plan);
   if (plan.layout == nullptr || container == nullptr) return plan;
   for (const TensorInfo& tensor : checkpoint.tensors()) plan.bytes_before += tensor.bytes;
   try {

@@ -8,6 +8,7 @@
 #include <random>
 #include <thread>
 
+#include "plan/algorithm_set.h"
 #include "quant/error.h"
 
 namespace quant {
@@ -27,8 +28,12 @@ std::uint64_t memory_of_slice(const Plan& plan, const PlannedLinear& linear) {
   const QuantArgs& args = *plan.groups[linear.scheme].scheme.weights;
   const ScaleGrid grid = scale_grid(args, rows, linear.shape.cols);
   const std::uint64_t scales = grid.rows * grid.cols;
+  const std::uint64_t tables =
+      has_learned_codebook(args) ? (grid.count() * 6) << static_cast<unsigned>(args.num_bits) : 0;
+  const std::uint64_t apart = sparse_count(args, rows, linear.shape.cols) * 20;
   // codes, packed bytes, scales and zero points (unpacked and packed), error sums, two float rows of every block row
-  return weights + weights * static_cast<std::uint64_t>(args.num_bits) / 8 + scales * 24 + rows * sizeof(ErrorSums) +
+  return weights + weights * static_cast<std::uint64_t>(args.num_bits) / 8 + tables + apart + scales * 24 +
+         rows * sizeof(ErrorSums) +
          2 * sizeof(float) * linear.shape.cols *
              std::max<std::uint64_t>(grid.row_extent < rows ? grid.row_extent : 1, 1);
 }
@@ -49,9 +54,8 @@ std::uint64_t memory_of_plan(const Plan& plan, int threads) {
 // Seconds of one thread per weight for a scheme, measured on random weights.
 double seconds_per_weight(const Plan& plan, const PlannedLinear& linear) {
   const RecipeModifier& modifier = plan.recipe.modifiers[linear.modifier];
-  const AlgorithmEntry* entry = plan.registry->modifier(modifier.type);
-  const auto algorithm = entry->create(modifier.parameters);
-  const auto* quantizer = dynamic_cast<const Quantizer*>(algorithm.get());
+  const ModifierAlgorithm algorithm = create_algorithm(modifier, *plan.registry);
+  const Quantizer* quantizer = algorithm.quantizer;
   if (quantizer == nullptr) return 0;
   const QuantArgs& args = *plan.groups[linear.scheme].scheme.weights;
   const std::uint64_t cols = std::min<std::uint64_t>(linear.shape.cols, 4096);
@@ -91,9 +95,9 @@ double estimate_seconds(const Plan& plan) {
 
 std::uint64_t slice_alignment(const Plan& plan, const PlannedLinear& linear) {
   const Scheme& scheme = plan.groups[linear.scheme].scheme;
-  const ScaleGrid grid = scale_grid(*scheme.weights, linear.shape.rows, linear.shape.cols);
   const std::uint64_t layout = std::max<std::uint64_t>(plan.layout->row_alignment(scheme), 1);
-  return scheme.weights->strategy == Strategy::block ? std::lcm(grid.row_extent, layout) : layout;
+  const std::uint64_t scales = scale_row_alignment(*scheme.weights, linear.shape.cols);
+  return scales >= linear.shape.rows ? std::max<std::uint64_t>(linear.shape.rows, 1) : std::lcm(scales, layout);
 }
 
 std::uint64_t slice_rows(const Plan& plan, const PlannedLinear& linear) {

@@ -1,0 +1,325 @@
+#include "quant/kmeans.h"
+
+#include <omp.h>
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <limits>
+#include <string>
+
+#include "kmeans/partition.h"
+#include "kmeans/points.h"
+#include "quant/error.h"
+#include "quant/registry.h"
+#include "quant/weight_rows.h"
+#include "rtn/parallel_for.h"
+
+namespace quant {
+namespace {
+
+using kmeans::Partitioner;
+using kmeans::PointCollector;
+using kmeans::Points;
+
+constexpr std::array<std::pair<KMeansMethod, std::string_view>, 3> kMethods{
+    {{KMeansMethod::automatic, "auto"}, {KMeansMethod::exact, "exact"}, {KMeansMethod::lloyd, "lloyd"}}};
+
+// Of one unit: what clustering needs, with its memory kept for the next.
+struct Scratch {
+  PointCollector collector;
+  Points points;
+  Partitioner partitioner;
+  std::vector<float> row, thresholds;
+};
+
+bool wants_exact(const Points& points, std::uint32_t count, KMeansMethod method) {
+  constexpr double kOperationsPerWeight = 1024;
+  constexpr double kLargestTable = 1U << 26U;  // starts of clusters, of four bytes each
+  if (method != KMeansMethod::automatic) return method == KMeansMethod::exact;
+  if (static_cast<double>(points.size()) * count > kLargestTable) return false;
+  return kmeans::exact_operations(points.size(), count) <= kOperationsPerWeight * static_cast<double>(points.members);
+}
+
+// Ascending means of the clusters of what the collector holds.
+void cluster(Scratch& scratch, std::uint32_t count, KMeansMethod method, std::vector<double>& means) {
+  scratch.collector.finish(scratch.points);
+  const Points& points = scratch.points;
+  means.clear();
+  if (points.size() <= count) {
+    means.assign(points.values.begin(), points.values.end());
+    return;
+  }
+  const auto& cuts = wants_exact(points, count, method) ? scratch.partitioner.exact(points, count)
+                                                        : scratch.partitioner.lloyd(points, count);
+  for (std::uint32_t c = 0; c < count; ++c) means.push_back(points.mean(cuts[c], cuts[c + 1]));
+}
+
+// Entries as they are stored: ascending, the last one repeated where there are fewer than codes.
+void round_entries(const std::vector<double>& means, DType type, std::span<float> entries) {
+  const float largest = type == DType::F16 ? 65504.0F : std::numeric_limits<float>::max();
+  for (std::size_t i = 0; i < entries.size(); ++i) {
+    const double mean = means.empty() ? 0.0 : means[std::min(i, means.size() - 1)];
+    const float rounded = round_to_dtype(type, static_cast<float>(mean));
+    entries[i] = std::isfinite(rounded) ? rounded : std::copysign(largest, rounded);
+  }
+}
+
+// thresholds[i]: the largest float that is no nearer to entry i + 1 than to entry i.
+void find_thresholds(std::span<const float> entries, std::vector<float>& thresholds) {
+  thresholds.clear();
+  for (std::size_t i = 0; i + 1 < entries.size(); ++i) {
+    const double middle = (static_cast<double>(entries[i]) + static_cast<double>(entries[i + 1])) / 2;
+    auto threshold = static_cast<float>(middle);
+    if (static_cast<double>(threshold) > middle) {
+      threshold = std::nextafter(threshold, -std::numeric_limits<float>::infinity());
+    }
+    thresholds.push_back(threshold);
+  }
+}
+
+// The number of thresholds below each value. Their number is one less than a power of two.
+void assign(std::span<const float> values, const std::vector<float>& thresholds, std::int8_t* codes) {
+  for (std::size_t i = 0; i < values.size(); ++i) {
+    std::size_t code = 0;
+    for (std::size_t step = (thresholds.size() + 1) / 2; step > 0; step /= 2) {
+      code += values[i] > thresholds[code + step - 1] ? step : 0;
+    }
+    codes[i] = static_cast<std::int8_t>(code);
+  }
+}
+
+std::optional<std::string> reason_against(const QuantArgs& args) {
+  if (!has_learned_codebook(args)) return "k-means makes learned codebooks: type codebook";
+  switch (args.strategy) {
+    case Strategy::tensor:
+    case Strategy::channel:
+    case Strategy::group:
+    case Strategy::block:
+      return std::nullopt;
+    default:
+      return "k-means has codebooks per tensor, channel, group or block, not for strategy " +
+             std::string(to_string(args.strategy));
+  }
+}
+
+void reject_non_finite(const TensorView& rows) {
+  const auto bad = find_non_finite(rows);
+  if (!bad) return;
+  throw Error(ErrorCode::numerical, "the weight in row " + std::to_string(bad->row) + ", column " +
+                                        std::to_string(bad->col) + " is " + std::to_string(bad->value));
+}
+
+void check_importance(std::span<const float> importance, const TensorView& rows) {
+  const std::uint64_t cols = rows.cols();
+  if (!importance.empty() && importance.size() != cols && importance.size() != rows.rows() * cols) {
+    throw Error(ErrorCode::usage, "an importance of " + std::to_string(importance.size()) + " numbers for a weight " +
+                                      to_string(rows.shape));
+  }
+  for (const float value : importance) {
+    if (value >= 0 && std::isfinite(value)) continue;
+    throw Error(ErrorCode::usage, "an importance is " + std::to_string(value) + ", not a number from 0 up");
+  }
+}
+
+// One slice of rows while it is coded.
+class SliceCoder {
+ public:
+  SliceCoder(const TensorView& view, std::span<const float> importance, KMeansMethod method, Scratch& scratch,
+             QuantizedTensor& out)
+      : rows_(view), importance_(importance), method_(method), scratch_(scratch), out_(out) {}
+
+  void code() {
+    const ScaleGrid& grid = out_.grid;
+    const std::uint64_t entries = std::uint64_t{1} << static_cast<unsigned>(out_.args.num_bits);
+    for (std::uint64_t unit = 0; unit < grid.count(); ++unit) {
+      const std::span<float> codebook = std::span(out_.codebook).subspan(unit * entries, entries);
+      const Area area = area_of(unit);
+      if (out_.args.strategy != Strategy::tensor) learn(area, codebook);
+      find_thresholds(codebook, scratch_.thresholds);
+      for (std::uint64_t r = area.first_row; r < area.end_row; ++r) {
+        assign(read(r, area), scratch_.thresholds, out_.codes.data() + r * out_.cols + area.first_col);
+      }
+    }
+  }
+
+ private:
+  struct Area {
+    std::uint64_t first_row, end_row, first_col, width;
+  };
+
+  Area area_of(std::uint64_t unit) const {
+    const ScaleGrid& grid = out_.grid;
+    const std::uint64_t row = unit / grid.cols * grid.row_extent, col = unit % grid.cols * grid.col_extent;
+    return {row, std::min(out_.rows, row + grid.row_extent), col, std::min(grid.col_extent, out_.cols - col)};
+  }
+  std::span<const float> read(std::uint64_t row, const Area& area) {
+    scratch_.row.resize(area.width);
+    rows_.read(row, area.first_col, scratch_.row);
+    return scratch_.row;
+  }
+  void learn(const Area& area, std::span<float> codebook) {
+    scratch_.collector.clear();
+    for (std::uint64_t r = area.first_row; r < area.end_row; ++r) {
+      const bool each = importance_.size() > out_.cols;
+      const auto weights = importance_.empty()
+                               ? importance_
+                               : importance_.subspan((each ? r * out_.cols : 0) + area.first_col, area.width);
+      scratch_.collector.add(read(r, area), weights);
+    }
+    cluster(scratch_, static_cast<std::uint32_t>(codebook.size()), method_, means_);
+    round_entries(means_, out_.scale_dtype, codebook);
+  }
+
+  WeightRows rows_;
+  std::span<const float> importance_;
+  KMeansMethod method_;
+  Scratch& scratch_;
+  QuantizedTensor& out_;
+  std::vector<double> means_;
+};
+
+class KMeans final : public Quantizer {
+ public:
+  explicit KMeans(const KMeansOptions& options) : options_(options) {}
+
+  CalibrationNeeds needs() const override {
+    CalibrationNeeds needs;
+    needs.gram = options_.hessian;
+    return needs;
+  }
+  std::optional<std::string> unsupported(const QuantArgs& weights) const override { return reason_against(weights); }
+  bool weighs_each() const override { return true; }
+
+  TensorParams prepare(const TensorView& weight, const QuantArgs& args, std::span<const float> importance,
+                       int) const override {
+    TensorParams params;
+    if (args.strategy != Strategy::tensor) return params;
+    check_importance(importance, weight);
+    reject_non_finite(weight);
+    Scratch scratch;
+    const WeightRows rows(weight);
+    scratch.row.resize(rows.cols());
+    for (std::uint64_t r = 0; r < rows.rows(); ++r) {
+      rows.read(r, 0, scratch.row);
+      const bool each = importance.size() > rows.cols();
+      scratch.collector.add(
+          scratch.row, importance.empty() || !each ? importance : importance.subspan(r * rows.cols(), rows.cols()));
+    }
+    std::vector<double> means;
+    const auto count = std::uint32_t{1} << static_cast<unsigned>(args.num_bits);
+    cluster(scratch, count, options_.method, means);
+    auto codebook = std::make_shared<std::vector<float>>(count);
+    // Rounded once more to the type that each slice stores.
+    round_entries(means, DType::F32, *codebook);
+    params.codebook = std::move(codebook);
+    return params;
+  }
+
+  void quantize_rows(const TensorView& rows, const QuantArgs& args, DType scale_dtype, const TensorParams& params,
+                     std::span<const float> importance, QuantizedTensor& out, SliceErrors errors) const override {
+    static thread_local Scratch scratch;  // keeps its memory
+    check_importance(importance, rows);
+    reject_non_finite(rows);
+    out.resize(args, rows.rows(), rows.cols());
+    out.scale_dtype = scale_dtype;
+    if (args.strategy == Strategy::tensor) {
+      if (params.codebook == nullptr || params.codebook->size() != out.codebook.size()) {
+        throw Error(ErrorCode::usage, "strategy tensor needs the codebook that prepare() finds");
+      }
+      round_entries({params.codebook->begin(), params.codebook->end()}, scale_dtype, out.codebook);
+    }
+    if (out.codes.empty()) return;
+    SliceCoder(rows, importance, options_.method, scratch, out).code();
+    if (errors.wanted()) measure_rows(rows, out, errors);
+  }
+
+ private:
+  KMeansOptions options_;
+};
+
+KMeansOptions options_of(const Parameters& parameters) {
+  KMeansOptions options;
+  if (const auto method = parameters.find("method"); method != parameters.end()) {
+    const auto& name = std::get<std::string>(method->second);
+    const auto at = std::find_if(kMethods.begin(), kMethods.end(), [&](const auto& m) { return m.second == name; });
+    if (at == kMethods.end()) throw Error(ErrorCode::usage, "method must be auto, exact or lloyd, not '" + name + "'");
+    options.method = at->first;
+  }
+  if (const auto importance = parameters.find("importance"); importance != parameters.end()) {
+    const auto& name = std::get<std::string>(importance->second);
+    if (name != "none" && name != "hessian") {
+      throw Error(ErrorCode::usage, "importance must be none or hessian, not '" + name + "'");
+    }
+    options.hessian = name == "hessian";
+  }
+  return options;
+}
+
+}  // namespace
+
+std::string_view to_string(KMeansMethod method) { return kMethods.at(static_cast<std::size_t>(method)).second; }
+
+std::vector<double> kmeans_1d(std::span<const float> values, std::span<const float> weights, std::uint32_t count,
+                              KMeansMethod method) {
+  const TensorView view = f32_view(values, 1, values.size());
+  check_importance(weights, view);
+  if (count == 0) throw Error(ErrorCode::usage, "k-means needs at least one cluster");
+  for (const float value : values) {
+    if (!std::isfinite(value)) throw Error(ErrorCode::usage, "k-means of a value that is " + std::to_string(value));
+  }
+  Scratch scratch;
+  scratch.collector.add(values, weights);
+  std::vector<double> means;
+  cluster(scratch, count, method, means);
+  return means;
+}
+
+QuantizedTensor kmeans_quantize(const TensorView& weight, QuantArgs args, std::span<const float> importance,
+                                const KMeansOptions& options) {
+  const bool strategy_given = args.strategy != Strategy::tensor || (!args.group_size && !args.block_structure);
+  std::string problems;
+  for (const std::string& problem : complete_and_check(args, strategy_given)) {
+    problems += (problems.empty() ? "" : "; ") + problem;
+  }
+  if (problems.empty()) problems = reason_against(args).value_or("");
+  if (!problems.empty()) throw Error(ErrorCode::usage, problems);
+  check_importance(importance, weight);
+  const KMeans algorithm(options);
+  const TensorParams params = algorithm.prepare(weight, args, importance, 1);
+  const std::uint64_t cols = weight.cols(), total = weight.rows();
+  const std::uint64_t unit = std::max<std::uint64_t>(1, scale_row_alignment(args, cols));
+  const std::uint64_t step = unit * std::max<std::uint64_t>(1, (1U << 16U) / std::max<std::uint64_t>(1, unit * cols));
+  std::vector<QuantizedTensor> slices((total + step - 1) / step);
+  rtn::parallel_for(omp_get_max_threads(), slices.size(), [&](std::size_t s) {
+    const std::uint64_t first = s * step, count = std::min(step, total - first);
+    const auto part = importance.size() > cols ? importance.subspan(first * cols, count * cols) : importance;
+    algorithm.quantize_rows(weight.slice_rows(first, count), args, args.scale_dtype.value_or(DType::F32), params, part,
+                            slices[s], {});
+  });
+  QuantizedTensor out;
+  out.resize(args, total, cols);
+  for (std::size_t s = 0; s < slices.size(); ++s) put_slice(slices[s], s * step, total, out);
+  return out;
+}
+
+std::unique_ptr<Quantizer> make_kmeans(const KMeansOptions& options) { return std::make_unique<KMeans>(options); }
+
+void register_kmeans(Registry& registry) {
+  using Type = ParameterSpec::Type;
+  AlgorithmEntry entry;
+  entry.name = "kmeans";
+  entry.modifier = "KMeansModifier";
+  entry.summary = "codebooks of least (weighted) squared error, by exact one-dimensional k-means";
+  entry.source = "Wang and Song 2011 (Ckmeans.1d.dp); Kim et al. 2023, SqueezeLLM (arXiv 2306.07629)";
+  entry.parameters = {
+      {"method", Type::text, std::string("auto"), "exact, lloyd, or auto: exact where it is affordable"},
+      {"importance", Type::text, std::string("none"),
+       "weight of squared errors: none, or hessian: the mean square of the column's input (needs calibration data)"}};
+  entry.create = [](const Parameters& parameters) -> std::unique_ptr<Algorithm> {
+    return make_kmeans(options_of(parameters));
+  };
+  registry.add(std::move(entry));
+}
+
+}  // namespace quant

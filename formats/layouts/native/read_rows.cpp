@@ -1,0 +1,169 @@
+#include "layouts/native/read_rows.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+#include <set>
+
+#include "layouts/native/config.h"
+#include "layouts/native/parts.h"
+#include "layouts/stored/tensor_parts.h"
+#include "packing/pack_bits.h"
+#include "quant/error.h"
+#include "quant/scale_codes.h"
+
+namespace quant::native {
+namespace {
+
+struct Job {
+  const Checkpoint& checkpoint;
+  const StoredLinear& linear;
+  std::uint64_t first_row;
+  QuantizedTensor& out;
+
+  const TensorInfo& info(Part part) const {
+    return stored::need_tensor(checkpoint, linear.shape.module + part_suffix(part), {}, nullptr);
+  }
+  std::span<const std::byte> bytes(Part part, std::uint64_t offset, std::uint64_t size) const {
+    return stored::bytes_of(checkpoint, info(part), offset, size);
+  }
+  void floats(Part part, std::uint64_t first, std::span<float> values) const {
+    stored::read_floats(checkpoint, info(part), first, values);
+  }
+  std::uint64_t unit() const { return first_scale(linear.args, first_row, linear.shape.cols); }
+};
+
+void read_codes(const Job& job) {
+  const QuantArgs& args = job.linear.args;
+  const std::uint64_t cols = job.linear.shape.cols, row_bytes = code_row_bytes(args, cols);
+  const auto packed = job.bytes(Part::codes, job.first_row * row_bytes, job.out.rows * row_bytes);
+  const auto coding = args.type == NumberType::integer ? packing::Coding::offset : packing::Coding::raw;
+  for (std::uint64_t r = 0; r < job.out.rows; ++r) {
+    packing::unpack_row(packed.subspan(r * row_bytes, row_bytes), static_cast<unsigned>(args.num_bits), coding,
+                        std::span(job.out.codes).subspan(r * cols, cols));
+  }
+}
+
+void read_scales(const Job& job) {
+  const QuantArgs& args = job.linear.args;
+  const std::uint64_t unit = job.unit();
+  if (has_learned_codebook(args)) {
+    return job.floats(Part::codebook, unit << static_cast<unsigned>(args.num_bits), job.out.codebook);
+  }
+  if (!args.double_quant) return job.floats(Part::scale, unit, job.out.scales);
+  CodedScales& coded = job.out.coded_scales;
+  const auto codes = job.bytes(Part::scale_codes, unit, coded.codes.size());
+  std::memcpy(coded.codes.data(), codes.data(), codes.size());
+  job.floats(Part::scale_scales, unit / CodedScales::kBlock, coded.scales);
+  job.floats(Part::scale_offset, 0, std::span(&coded.offset, 1));
+  const auto map = dynamic_scale_map();
+  coded.map.assign(map.begin(), map.end());
+  decode_scales(job.out);
+}
+
+void read_zero_points(const Job& job) {
+  if (job.linear.args.symmetric) return;
+  if (has_real_zero_points(job.linear.args)) return job.floats(Part::zero_point, job.unit(), job.out.real_zero_points);
+  const auto bytes = job.bytes(Part::zero_point, job.unit(), job.out.zero_points.size());
+  std::memcpy(job.out.zero_points.data(), bytes.data(), bytes.size());
+}
+
+void check_columns(const Job& job) {
+  const SparseRows& sparse = job.out.sparse;
+  for (std::uint64_t r = 0; r < job.out.rows; ++r) {
+    for (std::uint64_t i = sparse.starts[r]; i < sparse.starts[r + 1]; ++i) {
+      const bool ascending = i == sparse.starts[r] || sparse.columns[i] > sparse.columns[i - 1];
+      if (ascending && sparse.columns[i] < job.linear.shape.cols) continue;
+      stored::fail(job.checkpoint, job.info(Part::sparse_columns).name,
+                   fmt::format("holds {} in row {}, which is not ascending or not below {}", sparse.columns[i],
+                               job.first_row + r, job.linear.shape.cols));
+    }
+  }
+}
+
+void read_sparse(const Job& job) {
+  if (!has_sparse_part(job.linear.args)) return;
+  SparseRows& sparse = job.out.sparse;
+  std::vector<std::uint32_t> starts(job.out.rows + 1);
+  const auto bytes = job.bytes(Part::sparse_starts, 4 * job.first_row, 4 * starts.size());
+  std::memcpy(starts.data(), bytes.data(), bytes.size());
+  const TensorInfo& columns = job.info(Part::sparse_columns);
+  const std::uint64_t entries = columns.shape.front();
+  if (!std::is_sorted(starts.begin(), starts.end()) || starts.back() > entries ||
+      (job.first_row == 0 && starts.front() != 0)) {
+    stored::fail(job.checkpoint, job.info(Part::sparse_starts).name,
+                 fmt::format("does not ascend from 0 to {} in rows {} to {}", entries, job.first_row,
+                             job.first_row + job.out.rows));
+  }
+  sparse.first = starts.front();
+  const std::uint64_t count = starts.back() - sparse.first;
+  for (const std::uint32_t start : starts) sparse.starts.push_back(start - sparse.first);
+  sparse.columns.resize(count);
+  const std::uint64_t width = dtype_bits(columns.dtype) / 8;
+  const auto packed = job.bytes(Part::sparse_columns, sparse.first * width, count * width);
+  for (std::uint64_t i = 0; i < count; ++i) std::memcpy(&sparse.columns[i], packed.data() + i * width, width);
+  sparse.values.resize(count);
+  sparse.dtype = job.info(Part::sparse_values).dtype;
+  job.floats(Part::sparse_values, sparse.first, sparse.values);
+  check_columns(job);
+}
+
+// Every stored tensor has the type and shape that the arguments demand, but for the type of scales.
+StoredLinear inspect(const Checkpoint& checkpoint, const ListedLinear& listed) {
+  StoredLinear linear;
+  linear.shape = listed.shape;
+  linear.args = listed.args;
+  linear.format = listed.args.type == NumberType::codebook ? "codebook" : "integer";
+  Scheme scheme;
+  scheme.weights = listed.args;
+  if (const auto reason = why_unsupported(scheme, listed.shape)) {
+    throw Error(ErrorCode::corrupt_file, fmt::format("config.json: {}: {}", listed.shape.module, *reason));
+  }
+  linear.scale_dtype = stored_scale_dtype(listed.args, listed.shape.dtype);
+  for (const Part part : parts_of(listed.args)) {
+    const StoredTensor wanted = stored_part(part, listed.args, listed.shape);
+    stored::need_tensor(checkpoint, wanted.name, {wanted.dtype}, &wanted.shape);
+    linear.tensors.push_back(wanted.name);
+  }
+  return linear;
+}
+
+}  // namespace
+
+std::vector<StoredLinear> find_linears(const Checkpoint& checkpoint) {
+  std::vector<StoredLinear> linears;
+  std::set<std::string> known;
+  for (const ListedLinear& listed : listed_linears(checkpoint.config())) {
+    linears.push_back(inspect(checkpoint, listed));
+    known.insert(linears.back().tensors.front());
+  }
+  // Codes that config.json forgets would otherwise be copied along in silence.
+  for (const TensorInfo& tensor : checkpoint.tensors()) {
+    if (!tensor.name.ends_with(part_suffix(Part::codes)) || known.contains(tensor.name)) continue;
+    stored::fail(checkpoint, tensor.name, "is not of a linear that config.json lists");
+  }
+  return linears;
+}
+
+std::uint64_t read_alignment(const StoredLinear& linear) {
+  return std::min(scale_row_alignment(linear.args, linear.shape.cols), linear.shape.rows);
+}
+
+void read_rows(const Checkpoint& checkpoint, const StoredLinear& linear, std::uint64_t first_row, std::uint64_t count,
+               QuantizedTensor& out) {
+  const std::uint64_t rows = linear.shape.rows;
+  if (count == 0 || first_row > rows || count > rows - first_row || first_row % read_alignment(linear) != 0) {
+    throw Error(ErrorCode::internal, fmt::format("{}: rows {}..{} of {} cannot be read", linear.shape.module, first_row,
+                                                 first_row + count, rows));
+  }
+  out.resize(linear.args, count, linear.shape.cols);
+  out.scale_dtype = linear.scale_dtype;
+  const Job job{checkpoint, linear, first_row, out};
+  read_codes(job);
+  read_scales(job);
+  read_zero_points(job);
+  read_sparse(job);
+}
+
+}  // namespace quant::native
