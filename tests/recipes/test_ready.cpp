@@ -39,6 +39,8 @@ const std::map<std::string, std::string>& expected() {
       {"mxfp4a16", "mxfp4 group 32"},
       {"mxfp8", "mxfp8 group 32 / mxfp8 group 32"},
       {"mxfp8a16", "mxfp8 group 32"},
+      {"nf4", "nf4 flat 64"},
+      {"nf4_double_quant", "nf4 flat 64 double quant"},
       {"nvfp4a16", "nvfp4 group 16"},
       {"template_with_variables", "int4 sym group 128 by mse_search"},
       {"w2a16", "int2 sym group 128 by mse_search"},
