@@ -178,6 +178,7 @@ inline const Registry& probe_registry() {
     };
     add("ProbeAll", {true, true, true, false, true});
     add("ProbeCross", {false, false, true, true, false});
+    add("ProbeResidual", {false, false, true, false, false, true});
     add("ProbeRange", {true, false, false, false, false});
     AlgorithmEntry transform;
     transform.name = "probe_transform";

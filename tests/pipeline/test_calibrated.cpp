@@ -115,6 +115,27 @@ TEST_CASE("the bytes do not depend on threads, or on where activations are kept"
   }
 }
 
+TEST_CASE("the residual stream's difference is measured where linears add to it") {
+  CalibratedModel model;
+  Seen::instance() = {};
+  model.run(probe("ProbeResidual"), "out");
+  const Seen seen = Seen::instance();
+  CHECK(model.plan(probe("ProbeResidual")).calibration->second_stream);
+  for (const auto& [module, inputs] : seen.inputs) {
+    const bool adds = module.ends_with("o_proj") || module.ends_with("down_proj");
+    INFO(module);
+    CHECK(inputs.residual.empty() != adds);
+    CHECK(inputs.cross_gram.empty());
+  }
+  // Nothing is quantized before the first one's residual stream.
+  for (const float value : seen.inputs.at("model.layers.0.self_attn.o_proj").residual) CHECK(value == 0.0F);
+  for (const std::string module :
+       {"model.layers.0.mlp.down_proj", "model.layers.1.self_attn.o_proj", "model.layers.1.mlp.down_proj"}) {
+    const auto expected = naive_residual(model.dir / "out", model.dir / "model", model.dir / "ids.npy", module);
+    check_near(seen.inputs.at(module).residual, expected, 12 * 16, 1e-4);
+  }
+}
+
 TEST_CASE("the second stream is the unquantized model") {
   CalibratedModel model;
   Seen::instance() = {};

@@ -25,7 +25,8 @@ struct CalibrationNeeds {
   bool gram = false;
   bool cross_gram = false;  ///< also runs the unquantized model beside the quantized one
   bool rows = false;
-  bool any() const { return absmax || mean_abs || gram || cross_gram || rows; }
+  bool residual = false;  ///< also runs the unquantized model, for linears whose output is added to the residual stream
+  bool any() const { return absmax || mean_abs || gram || cross_gram || residual || rows; }
   CalibrationNeeds& operator|=(const CalibrationNeeds& other);
 };
 

@@ -233,11 +233,11 @@ class CalibratedRun {
       std::vector<StatisticsCollector> collectors;
       while (last < sweep.units.size()) {
         const InputUnit& unit = sweep.units[last];
-        const std::uint64_t more = statistics_bytes(program, unit.value, unit.needs);
+        const std::uint64_t more = statistics_bytes(program, unit);
         if (last > first && bytes + more > plan_.calibration->statistics_bytes) break;
         bytes += more;
-        collectors.emplace_back(program.values[static_cast<std::size_t>(unit.value)].width, unit.needs,
-                                stream_.forward.product);
+        collectors.emplace_back(width_of(program, unit.value), unit.needs, stream_.forward.product,
+                                unit.needs.residual ? width_of(program, unit.residual) : 0);
         ++last;
       }
       const std::span<const InputUnit> units(sweep.units.data() + first, last - first);
@@ -251,6 +251,10 @@ class CalibratedRun {
       }
       first = last;
     }
+  }
+
+  static std::uint64_t width_of(const Program& program, ValueId value) {
+    return program.values[static_cast<std::size_t>(value)].width;
   }
 
   void prepare(std::size_t to, const Program& program, const BlockSolver& solver) {
@@ -286,7 +290,9 @@ class CalibratedRun {
         const UnitRows rows = rows_of(program, units[u], values.front(), tokens, work_.all_experts);
         UnitRows reference;
         if (units[u].needs.cross_gram) reference = rows_of(program, units[u], values[1], tokens, work_.all_experts);
-        collectors[u].add(rows.values, reference.values, rows.count, run_.threads);
+        ResidualRows residual;
+        if (units[u].needs.residual) residual = {values[1].at(units[u].residual), values[0].at(units[u].residual)};
+        collectors[u].add(rows.values, reference.values, rows.count, run_.threads, residual);
         operations += gram_operations(work_, program, units[u], tokens);
       }
       worked(operations);

@@ -204,9 +204,31 @@ class Planner {
     for (InputUnit& unit : sweep.units) {
       // The unquantized model chooses experts of its own: its rows are not those of the quantized one.
       if (unit.expert >= 0) unit.needs.cross_gram = false;
-      work_->second_stream = work_->second_stream || unit.needs.cross_gram;
+      unit.needs.residual = unit.needs.residual && find_residual(program, stage, unit);
+      work_->second_stream = work_->second_stream || unit.needs.cross_gram || unit.needs.residual;
     }
     return sweep;
+  }
+
+  // The value that the output of the unit's one linear is added to, and nothing else, where that value is there before
+  // the stage's linears run.
+  static bool find_residual(const Program& program, const Stage& stage, InputUnit& unit) {
+    if (unit.expert >= 0 || unit.linears.size() != 1) return false;
+    const ValueId output = output_of(program.ops[unit.op]);
+    int readers = 0;
+    for (const Op& op : program.ops) {
+      const std::vector<ValueId> inputs = inputs_of(op);
+      const auto uses = std::count(inputs.begin(), inputs.end(), output);
+      readers += static_cast<int>(uses);
+      const auto* add = std::get_if<AddOp>(&op);
+      if (uses == 1 && add != nullptr) unit.residual = add->a == output ? add->b : add->a;
+    }
+    if (readers != 1 || unit.residual < 0) return false;
+    if (unit.residual == program.input) return true;
+    const auto made =
+        std::find_if(program.ops.begin(), program.ops.begin() + static_cast<std::ptrdiff_t>(stage.linears),
+                     [&](const Op& op) { return output_of(op) == unit.residual; });
+    return made != program.ops.begin() + static_cast<std::ptrdiff_t>(stage.linears);
   }
 
   BlockWork block_work(const Program& program) {
@@ -243,6 +265,7 @@ class Planner {
         wanted.modifiers.push_back(m);
         wanted.needs |= work_->algorithms[m].transform->needs();
         wanted.needs.cross_gram = false;
+        wanted.needs.residual = false;
       }
       if (wanted.modifiers.empty()) continue;
       note_changes(program, wanted.site, copies);

@@ -29,6 +29,7 @@ struct InputUnit {
   int expert = -1;     ///< its rows only; -1: all
   CalibrationNeeds needs;
   std::vector<WorkLinear> linears;
+  ValueId residual = -1;  ///< what the output of its one linear is added to, if needs.residual
 };
 
 /// A place within a program where statistics are collected: values `live` are enough to go on from operation `begin`.
@@ -99,7 +100,7 @@ double gram_operations(const CalibrationWork& work, const Program& program, cons
 /// Of coding a unit's linears, and of measuring their output errors.
 double solve_operations(const Plan& plan, const InputUnit& unit);
 /// Bytes of a unit's statistics while they are collected.
-std::uint64_t statistics_bytes(const Program& program, ValueId value, const CalibrationNeeds& needs);
+std::uint64_t statistics_bytes(const Program& program, const InputUnit& unit);
 
 namespace plan_detail {
 
