@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "calibrated_fixture.h"
+#include "evaluate/run_schemes.h"
 #include "naive_statistics.h"
 #include "quant/error.h"
 #include "quant/forward.h"
@@ -14,6 +15,24 @@ namespace {
 
 std::map<std::string, std::string> bytes_of(const CalibratedModel& model, const std::string& name) {
   return model_files(model.dir / name);
+}
+
+/// Probes with 8-bit weights and inputs of these arguments.
+std::string static_inputs(const std::string& arguments) {
+  return "    ProbeAllModifier:\n      ignore: [lm_head]\n      config_groups:\n        a:\n"
+         "          targets: [Linear]\n"
+         "          weights: {num_bits: 8, symmetric: true, strategy: channel}\n"
+         "          input_activations: {" +
+         arguments + "}\n";
+}
+
+float number_in(const Checkpoint& checkpoint, const std::string& name) {
+  const TensorInfo* tensor = checkpoint.find(name);
+  REQUIRE(tensor != nullptr);
+  REQUIRE(element_count(tensor->shape) == 1);
+  float value = 0;
+  read_f32(checkpoint.view(*tensor), 0, std::span(&value, 1));
+  return value;
 }
 
 }  // namespace
@@ -204,24 +223,94 @@ TEST_CASE("plain linears of a calibrated recipe are those of a data-free one") {
 }
 
 TEST_CASE("static scales of inputs come from their range") {
+  for (const DType dtype : {DType::F32, DType::F16, DType::BF16}) {
+    TinyLlama sizes;
+    sizes.dtype = dtype;
+    CalibratedModel model(sizes);
+    for (const bool symmetric : {true, false}) {
+      INFO(dtype_name(dtype) << (symmetric ? " symmetric" : " asymmetric"));
+      Seen::instance() = {};
+      const std::string name = symmetric ? "symmetric" : "asymmetric";
+      model.run(static_inputs(std::string("num_bits: 8, strategy: tensor, dynamic: false, symmetric: ") +
+                              (symmetric ? "true" : "false")),
+                name);
+      const auto output = open_checkpoint(model.dir / name);
+      REQUIRE(Seen::instance().inputs.size() == 14);
+      bool shifted = false;
+      for (const auto& [module, inputs] : Seen::instance().inputs) {
+        INFO(module);
+        const double least = *std::min_element(inputs.minimum.begin(), inputs.minimum.end());
+        const double most = *std::max_element(inputs.maximum.begin(), inputs.maximum.end());
+        // compressed-tensors: symmetric scales are absmax / 127.5, others (max - min) / 255, in the weight's type.
+        const double exact = symmetric ? std::max(-least, most) / 127.5 : (most - least) / 255;
+        const float scale = number_in(*output, module + ".input_scale");
+        CHECK(output->find(module + ".input_scale")->dtype == dtype);
+        // Half a unit in the last place, of the type and of the float32 arithmetic before it.
+        CHECK(std::fabs(scale / exact - 1) <= dtype_epsilon(dtype) / 2 + 1.2e-7);
+        CHECK((output->find(module + ".input_zero_point") != nullptr) == !symmetric);
+        if (symmetric) continue;
+        const double zero = std::clamp(std::nearbyint(-128 - least / static_cast<double>(scale)), -128.0, 127.0);
+        CHECK(number_in(*output, module + ".input_zero_point") == zero);
+        shifted = shifted || zero != 0;
+      }
+      CHECK((symmetric || shifted));
+    }
+  }
+}
+
+TEST_CASE("NVFP4 inputs get the global scale of their largest magnitude") {
   CalibratedModel model;
   Seen::instance() = {};
-  model.run(
-      "    ProbeAllModifier:\n      ignore: [lm_head]\n      config_groups:\n        a:\n"
-      "          targets: [Linear]\n"
-      "          weights: {num_bits: 8, symmetric: true, strategy: channel}\n"
-      "          input_activations: {num_bits: 8, symmetric: true, strategy: tensor, dynamic: false}\n",
-      "out");
+  model.run(static_inputs("num_bits: 4, type: float, symmetric: true, strategy: tensor_group, group_size: 16, "
+                          "dynamic: local, scale_dtype: torch.float8_e4m3fn"),
+            "out");
   const auto output = open_checkpoint(model.dir / "out");
   for (const auto& [module, inputs] : Seen::instance().inputs) {
     INFO(module);
-    const TensorInfo* tensor = output->find(module + ".input_scale");
-    REQUIRE(tensor != nullptr);
-    float scale = 0;
-    read_f32(output->view(*tensor), 0, std::span(&scale, 1));
-    const float absmax = *std::max_element(inputs.absmax.begin(), inputs.absmax.end());
-    CHECK(std::fabs(scale / (absmax / 127.5F) - 1) < 1e-3F);
+    const double absmax = *std::max_element(inputs.absmax.begin(), inputs.absmax.end());
+    CHECK(std::fabs(number_in(*output, module + ".input_global_scale") / (448.0 * 6.0 / absmax) - 1) < 1e-6);
   }
+}
+
+TEST_CASE("calibration runs inputs as the finished checkpoint will") {
+  for (const char* inputs : {"num_bits: 8, symmetric: false, strategy: tensor, dynamic: false",
+                             "num_bits: 8, symmetric: true, strategy: tensor, dynamic: false",
+                             "num_bits: 8, type: float, symmetric: true, strategy: tensor, dynamic: false",
+                             "num_bits: 8, symmetric: true, strategy: tensor, dynamic: false, "
+                             "observer_kwargs: {absmax: 3.3}",
+                             "num_bits: 4, type: float, symmetric: true, strategy: tensor_group, group_size: 16, "
+                             "dynamic: local, scale_dtype: torch.float8_e4m3fn",
+                             "num_bits: 4, symmetric: true, strategy: token, dynamic: true"}) {
+    INFO(inputs);
+    CalibratedModel model;
+    Seen::instance() = {};
+    model.run(static_inputs(inputs), "out");
+    const auto output = open_checkpoint(model.dir / "out");
+    const LogicalTensors tensors(*output, builtin_registry());
+    const auto stored = evaluate::input_quantizers(tensors);
+    CHECK(stored.size() == 14);
+    const auto expected = naive_statistics(model.dir / "out", model.dir / "ids.npy", stored);
+    const auto with_floats = naive_statistics(model.dir / "out", model.dir / "ids.npy");
+    double distance = 0;
+    for (const auto& [module, seen] : Seen::instance().inputs) {
+      INFO(module);
+      check_near(seen.gram, expected.at(module).gram, 12 * 16, 1e-5);
+      for (std::size_t i = 0; i < seen.gram.size(); ++i) {
+        distance = std::max(distance, std::fabs(expected.at(module).gram[i] - with_floats.at(module).gram[i]));
+      }
+    }
+    CHECK(distance > 0.05);
+  }
+}
+
+TEST_CASE("embeddings have no inputs to scale") {
+  CalibratedModel model;
+  const Plan plan = model.plan(
+      "    QuantizationModifier:\n      config_groups:\n        a:\n          targets: [Embedding]\n"
+      "          weights: {num_bits: 8, symmetric: true, strategy: channel}\n"
+      "          input_activations: {num_bits: 8, symmetric: true, strategy: tensor, dynamic: false}\n");
+  REQUIRE(plan.problems.size() == 1);
+  CHECK(plan.problems[0].find("model.embed_tokens: an embedding has no inputs") == 0);
 }
 
 TEST_CASE("a stopped run goes on to the same bytes") {

@@ -163,6 +163,11 @@ class Planner {
       if (embedding == nullptr) continue;
       const auto planned = by_module_.find(embedding->module);
       if (planned == by_module_.end()) continue;
+      if (needs_input_range(plan_.groups[plan_.linears[planned->second].scheme].scheme)) {
+        plan_.problems.push_back(embedding->module +
+                                 ": an embedding has no inputs that a static scale could be measured of; give it a "
+                                 "scheme without input_activations");
+      }
       work.tables.push_back(planned->second);
       work.linears.push_back(planned->second);
     }
@@ -380,10 +385,9 @@ bool needs_input_range(const Scheme& scheme) {
          !constant_absmax(*scheme.input_activations);
 }
 
-Scheme with_input_range(const Scheme& scheme, double absmax) {
+Scheme with_input_range(const Scheme& scheme) {
   Scheme result = scheme;
-  // A layout needs a positive number; inputs that were all zero are coded to zero whatever the scale.
-  result.input_activations->observer_kwargs["absmax"] = absmax > 0 ? absmax : 1.0;
+  result.input_activations->observer_kwargs["absmax"] = 1.0;
   return result;
 }
 
