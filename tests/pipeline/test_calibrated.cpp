@@ -376,3 +376,60 @@ TEST_CASE("a run that resumes keeps the blocks that were finished") {
   CHECK(report.calibration->blocks.size() == 2);
   CHECK(bytes_of(model, "out") == bytes_of(model, "whole"));
 }
+
+TEST_CASE("all weights that are not finite are named before anything runs") {
+  CalibratedModel model;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<std::pair<std::string, std::uint64_t>> places{{"model.layers.1.mlp.down_proj.weight", 48 * 5 + 7},
+                                                                  {"model.layers.1.post_attention_layernorm.weight", 3},
+                                                                  {"model.embed_tokens.weight", 32 * 49 + 31}};
+  const auto poke = [&](const std::string& name, std::uint64_t index, float value) {
+    std::fstream file(model.dir / "model" / "model.safetensors", std::ios::binary | std::ios::in | std::ios::out);
+    const std::uint16_t half = f32_to_f16(value);
+    file.seekp(static_cast<std::streamoff>(model.checkpoint->find(name)->offset + 2 * index));
+    file.write(reinterpret_cast<const char*>(&half), 2);
+  };
+  const auto error_of = [&](const std::string& recipe) {
+    Seen::instance() = {};
+    try {
+      model.run(recipe, "out");
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::numerical);
+      CHECK(error.hint().find("repair the checkpoint") == 0);
+      CHECK(Seen::instance().order.empty());
+      std::filesystem::remove_all(model.dir / "out.partial");
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  for (const auto& [name, index] : places) poke(name, index, nan);
+  poke(places[0].first, 48 * 31 + 47, HUGE_VALF);
+  model.checkpoint = open_checkpoint(model.dir / "model");
+  // The bad linear is ignored in the second recipe: the forward pass reads it all the same.
+  for (const std::string& recipe :
+       {probe("ProbeAll"),
+        std::string("    ProbeAllModifier:\n      config_groups:\n        a:\n          targets: ['re:.*q_proj']\n"
+                    "          weights: {num_bits: 8, symmetric: true, strategy: channel}\n")}) {
+    const std::string text = error_of(recipe);
+    INFO(text);
+    CHECK(text.find("down_proj.weight in ") != std::string::npos);
+    CHECK(text.find("has 2 values that are NaN or infinite (first at row 5, column 7: nan)") != std::string::npos);
+    CHECK(text.find("has 1 value that is NaN or infinite (first at element 3: nan)") != std::string::npos);
+    CHECK(text.find("(first at row 49, column 31: nan)") != std::string::npos);
+    CHECK(std::count(text.begin(), text.end(), '\n') == 2);
+  }
+  for (const TensorInfo& tensor : model.checkpoint->tensors()) poke(tensor.name, 0, HUGE_VALF);
+  const std::string text = error_of(probe("ProbeAll"));
+  CHECK(text.find("and 11 more tensors") != std::string::npos);  // 19 of 21: the head is not run
+}
+
+TEST_CASE("weights that only a copy holds may be what they are") {
+  CalibratedModel model;
+  {
+    std::fstream file(model.dir / "model" / "model.safetensors", std::ios::binary | std::ios::in | std::ios::out);
+    const std::uint16_t nan = 0x7E00;
+    file.seekp(static_cast<std::streamoff>(model.checkpoint->find("lm_head.weight")->offset));
+    file.write(reinterpret_cast<const char*>(&nan), 2);
+  }
+  CHECK(model.run(probe("ProbeAll"), "out").layers.size() == 14);
+}
