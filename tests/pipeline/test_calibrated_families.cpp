@@ -176,3 +176,30 @@ TEST_CASE("all experts see all tokens if asked to") {
   }
   CHECK(experts > 0);
 }
+
+TEST_CASE("linears that no layout has a place for are named in a warning") {
+  const auto warnings_of = [](const std::string& name, const std::string& ignore) {
+    const auto model = golden_model(name);
+    const std::string recipe = "    QuantizationModifier:\n      ignore: [lm_head, " + ignore +
+                               "]\n      config_groups:\n        a:\n          targets: [Linear, Embedding]\n"
+                               "          weights: {num_bits: 8, symmetric: true, strategy: channel}\n";
+    std::string text;
+    for (const std::string& warning :
+         make_plan(model->checkpoint, probe_recipe(recipe), probe_registry(), {}).warnings) {
+      if (warning.find("copied as they are") != std::string::npos) text += warning + "\n";
+    }
+    return text;
+  };
+  CHECK(warnings_of("gpt2", "'re:.*wpe'") ==
+        "transformer.h.0.attn.c_attn, transformer.h.0.attn.c_proj, transformer.h.0.mlp.c_fc and 5 more: weights stored "
+        "as [in, out] (Conv1D) are copied as they are: no layout has a place for transposed linears\n");
+  CHECK(warnings_of("gpt2", "'re:.*c_(attn|proj|fc)'").empty());
+  for (const char* name : {"mixtral_fused", "qwen2_moe_fused", "qwen3_moe_fused"}) {
+    INFO(name);
+    const std::string text = warnings_of(name, "'re:.*router'");
+    CHECK(text.find("experts.down_proj, ") != std::string::npos);
+    CHECK(text.find(" and 1 more: tensors of three dimensions (fused experts)") != std::string::npos);
+    CHECK(warnings_of(name, "'re:.*experts.*'").empty());
+  }
+  for (const char* name : {"llama", "mixtral", "qwen3_moe", "bert"}) CHECK(warnings_of(name, "none").empty());
+}

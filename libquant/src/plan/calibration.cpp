@@ -41,6 +41,7 @@ class Planner {
     if (!has_program) return nullptr;
     add_blocks();
     check_order();
+    warn_of_head();
     require_reach();
     if (!has_data || !plan_.problems.empty()) return nullptr;
     describe();
@@ -333,6 +334,23 @@ class Planner {
       if (groups == 0) {
         plan_.warnings.push_back(fmt::format("{}: {} rescales nothing: no group of linears that it wants is quantized",
                                              modifier.where.to_string(), modifier.type));
+      }
+    }
+  }
+
+  // Transforms rescale within blocks. That a head's inputs are not rescaled must not pass in silence.
+  void warn_of_head() {
+    for (const Op& op : work_->program.head.ops) {
+      const auto* linear = std::get_if<LinearOp>(&op);
+      if (linear == nullptr || !by_module_.contains(linear->weights.front().module)) continue;
+      for (std::size_t m = 0; m < work_->algorithms.size(); ++m) {
+        const RecipeModifier& modifier = plan_.recipe.modifiers[m];
+        const std::string& module = linear->weights.front().module;
+        if (work_->algorithms[m].transform == nullptr || is_ignored(modifier, module)) continue;
+        plan_.warnings.push_back(
+            fmt::format("{}: {} rescales the inputs of blocks, not those of {}, which is quantized "
+                        "without it",
+                        modifier.where.to_string(), modifier.type, module));
       }
     }
   }

@@ -329,6 +329,7 @@ Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registr
   const ModelOutline outline = outline_model(checkpoint);
   try {
     add_modules(outline, plan_detail::assign_targets(plan.recipe, outline, plan), first_group, plan);
+    plan_detail::warn_of_other_linears(plan.recipe, outline, plan);
   } catch (const Error& error) {
     plan.problems.push_back(error.what());
   }
