@@ -194,8 +194,9 @@ inline Recipe probe_recipe(const std::string& modifiers) {
   return parse_recipe("default_stage:\n  default_modifiers:\n" + modifiers, "test.yaml", {}, probe_registry());
 }
 
-inline std::string probe(const std::string& name, int bits = 3, const std::string& more = "") {
-  return "    " + name + "Modifier:\n      ignore: [lm_head]\n      config_groups:\n        " + name +
+inline std::string probe(const std::string& name, int bits = 3, const std::string& more = "",
+                         const std::string& ignore = "lm_head") {
+  return "    " + name + "Modifier:\n      ignore: [" + ignore + "]\n      config_groups:\n        " + name +
          ":\n          targets: [Linear]\n          weights: {num_bits: " + std::to_string(bits) +
          ", symmetric: true, strategy: channel}\n" + more;
 }

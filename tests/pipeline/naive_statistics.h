@@ -31,9 +31,13 @@ struct NaiveStatistics {
   }
 };
 
-/// Of every linear of the blocks of a model in a directory, by module; experts see the rows that chose them.
-inline std::map<std::string, NaiveStatistics> naive_statistics(
-    const std::filesystem::path& model, const std::vector<std::vector<std::int32_t>>& sequences) {
+using InputQuantizers = std::map<std::string, InputQuantizer>;
+
+/// Of every linear of the blocks of a model in a directory, by module; experts see the rows that chose them. `inputs`:
+/// quantized as said on their way into the products.
+inline std::map<std::string, NaiveStatistics> naive_statistics(const std::filesystem::path& model,
+                                                               const std::vector<std::vector<std::int32_t>>& sequences,
+                                                               const InputQuantizers& inputs = {}) {
   const auto checkpoint = open_checkpoint(model);
   const LogicalTensors tensors(*checkpoint, builtin_registry());
   const ModelProgram program = build_model_program(tensors);
@@ -48,6 +52,7 @@ inline std::map<std::string, NaiveStatistics> naive_statistics(
     for (const Program& block : program.blocks) programs.push_back(&block);
     for (const Program* part : programs) {
       ProgramRunner runner(*part, weights, {});
+      for (const auto& [module, quantizer] : inputs) runner.set_input_quantizer(module, quantizer);
       Values values(*part);
       if (part->input >= 0) values.at(part->input) = stream;
       std::vector<ValueId> keep = {part->output};
@@ -77,10 +82,11 @@ inline std::map<std::string, NaiveStatistics> naive_statistics(
 }
 
 inline std::map<std::string, NaiveStatistics> naive_statistics(const std::filesystem::path& model,
-                                                               const std::filesystem::path& ids) {
+                                                               const std::filesystem::path& ids,
+                                                               const InputQuantizers& inputs = {}) {
   CalibrationOptions options;
   options.seq_len = 16;
-  return naive_statistics(model, read_sequences(ids, nullptr, options).sequences);
+  return naive_statistics(model, read_sequences(ids, nullptr, options).sequences, inputs);
 }
 
 /// (R_F - R)^T X over all tokens in float64, for the linear `module`, whose output is added to R; F is another model of

@@ -62,6 +62,9 @@ QuantizedTensor slice_of(const QuantizedTensor& whole, std::uint64_t first, std:
   slice.scale_dtype = whole.scale_dtype;
   slice.global_scale = whole.global_scale;
   slice.group_index = whole.group_index;
+  slice.input_scale = whole.input_scale;
+  slice.input_global_scale = whole.input_global_scale;
+  slice.input_zero_point = whole.input_zero_point;
   const auto copy_rows = [](const auto& from, std::uint64_t row, std::uint64_t rows, std::uint64_t cols, auto& to) {
     const auto begin = from.begin() + static_cast<std::ptrdiff_t>(row * cols);
     to.assign(begin, begin + static_cast<std::ptrdiff_t>(rows * cols));

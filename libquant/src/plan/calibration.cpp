@@ -41,6 +41,7 @@ class Planner {
     if (!has_program) return nullptr;
     add_blocks();
     check_order();
+    warn_of_head();
     require_reach();
     if (!has_data || !plan_.problems.empty()) return nullptr;
     describe();
@@ -163,6 +164,11 @@ class Planner {
       if (embedding == nullptr) continue;
       const auto planned = by_module_.find(embedding->module);
       if (planned == by_module_.end()) continue;
+      if (needs_input_range(plan_.groups[plan_.linears[planned->second].scheme].scheme)) {
+        plan_.problems.push_back(embedding->module +
+                                 ": an embedding has no inputs that a static scale could be measured of; give it a "
+                                 "scheme without input_activations");
+      }
       work.tables.push_back(planned->second);
       work.linears.push_back(planned->second);
     }
@@ -355,6 +361,23 @@ class Planner {
     }
   }
 
+  // Transforms rescale within blocks. That a head's inputs are not rescaled must not pass in silence.
+  void warn_of_head() {
+    for (const Op& op : work_->program.head.ops) {
+      const auto* linear = std::get_if<LinearOp>(&op);
+      if (linear == nullptr || !by_module_.contains(linear->weights.front().module)) continue;
+      for (std::size_t m = 0; m < work_->algorithms.size(); ++m) {
+        const RecipeModifier& modifier = plan_.recipe.modifiers[m];
+        const std::string& module = linear->weights.front().module;
+        if (work_->algorithms[m].transform == nullptr || is_ignored(modifier, module)) continue;
+        plan_.warnings.push_back(
+            fmt::format("{}: {} rescales the inputs of blocks, not those of {}, which is quantized "
+                        "without it",
+                        modifier.where.to_string(), modifier.type, module));
+      }
+    }
+  }
+
   // Linears that learn from inputs which the program never computes.
   void require_reach() {
     std::vector<std::string> unreached;
@@ -403,10 +426,9 @@ bool needs_input_range(const Scheme& scheme) {
          !constant_absmax(*scheme.input_activations);
 }
 
-Scheme with_input_range(const Scheme& scheme, double absmax) {
+Scheme with_input_range(const Scheme& scheme) {
   Scheme result = scheme;
-  // A layout needs a positive number; inputs that were all zero are coded to zero whatever the scale.
-  result.input_activations->observer_kwargs["absmax"] = absmax > 0 ? absmax : 1.0;
+  result.input_activations->observer_kwargs["absmax"] = 1.0;
   return result;
 }
 

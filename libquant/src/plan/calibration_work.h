@@ -87,8 +87,8 @@ struct CalibrationWork {
 
 /// Whether inputs of linears of this scheme have a stored scale that the recipe does not give.
 bool needs_input_range(const Scheme& scheme);
-/// The scheme with the measured largest magnitude of the inputs in place: what layouts make the stored scale of.
-Scheme with_input_range(const Scheme& scheme, double absmax);
+/// The scheme with some range of the inputs in place: what layouts are asked about before the range is known.
+Scheme with_input_range(const Scheme& scheme);
 
 /// Multiplications and additions of operations [begin, end) for one model and a number of tokens. Products of linears,
 /// and attention over sequences of the average length.

@@ -109,7 +109,7 @@ void check_linear(const PlannedLinear& linear, const Scheme& scheme, const Recip
   }
   // Ranges of inputs that the recipe does not give come from calibration.
   const bool measured = needs_input_range(scheme);
-  const auto layout_reason = layout.unsupported(measured ? with_input_range(scheme, 1.0) : scheme, linear.shape);
+  const auto layout_reason = layout.unsupported(measured ? with_input_range(scheme) : scheme, linear.shape);
   if (has_ragged_groups(linear, args) && !modifier.bypass_divisibility_checks) {
     // The way around the check is no advice where it would end in the layout's refusal.
     const std::string_view advice = layout_reason ? "ignore it, or choose another size or scheme"
@@ -329,6 +329,7 @@ Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registr
   const ModelOutline outline = outline_model(checkpoint);
   try {
     add_modules(outline, plan_detail::assign_targets(plan.recipe, outline, plan), first_group, plan);
+    plan_detail::warn_of_other_linears(plan.recipe, outline, plan);
   } catch (const Error& error) {
     plan.problems.push_back(error.what());
   }
