@@ -121,11 +121,8 @@ void write_small_files(const Plan& plan, RunReport& report, const std::filesyste
     write_file_atomically(directory / index_file_name(extension), plan.index_json);
   }
   write_file_atomically(directory / "recipe.yaml", plan.recipe.text);
-  write_report_hdf5(report, directory / "report.h5");
-  sync_path(directory / "report.h5");
-  write_file_atomically(directory / "report.html", report_to_html(report));
   report.peak_memory_measured = std::max(report.peak_memory_measured, anonymous_memory());
-  write_file_atomically(directory / "report.json", report_to_json(report));
+  write_report_files(report, directory);
 }
 
 std::uint64_t anonymous_memory() {
