@@ -264,6 +264,11 @@ void add_run(CLI::App& program, Session& session) {
   command->add_flag("--overwrite-partial", options->overwrite_partial, "Discard DIR.partial and start again")
       ->excludes(resume);
   command->add_flag("--quiet", options->quiet, "No progress, no warnings and no summary");
+  command
+      ->add_option("--save-statistics", options->request.save_statistics,
+                   "Keep the statistics of the pass, for --statistics of another run")
+      ->type_name("FILE")
+      ->group("Calibration");
   add_evaluation_options(*command, options->evaluation);
   const std::string group = "Mixed precision";
   add_target_options(*command, options->mixed, group);

@@ -42,10 +42,16 @@ namespace {
 
 void add_calibration_options(CLI::App& command, PlanRequest& request) {
   const char* group = "Calibration";
+  CLI::Option* text = command
+                          .add_option("--calibration", request.calibration,
+                                      "Text that the model is run on: .txt, .jsonl, or token ids in .npy or .h5")
+                          ->type_name("FILE")
+                          ->group(group);
   command
-      .add_option("--calibration", request.calibration,
-                  "Text that the model is run on: .txt, .jsonl, or token ids in .npy or .h5")
+      .add_option("--statistics", request.statistics,
+                  "Statistics of an earlier run's --save-statistics, instead of text; the model is not run")
       ->type_name("FILE")
+      ->excludes(text)
       ->group(group);
   command.add_option("--samples", request.samples, "Sequences to take; 0: all")
       ->type_name("N")
@@ -77,6 +83,8 @@ void add_calibration_options(CLI::App& command, PlanRequest& request) {
 CalibrationRequest calibration_request(const PlanRequest& request) {
   CalibrationRequest calibration;
   calibration.file = request.calibration;
+  calibration.statistics = request.statistics;
+  calibration.save_statistics = request.save_statistics;
   calibration.data.samples = request.samples;
   calibration.data.seq_len = request.seq_len;
   calibration.data.pack = !request.no_pack;

@@ -32,6 +32,8 @@ struct PlanRequest {
   bool all_experts = false;
   std::string product;
   std::string activation_memory;
+  std::string statistics;
+  std::string save_statistics;  ///< of `run` only
   bool strict = false;
 };
 

@@ -52,7 +52,8 @@ CalibrationReport calibration_report(const CalibrationPlan& plan) {
   report.sequences = plan.sequences;
   report.tokens = plan.tokens;
   report.longest = plan.longest;
-  report.product = plan.product == ProductType::bf16 ? "bf16" : "f32";
+  report.product = plan.imported ? "none" : plan.product == ProductType::bf16 ? "bf16" : "f32";
+  if (plan.imported) report.statistics = StatisticsSource{plan.data, plan.data_hash, plan.statistics_tool};
   return report;
 }
 

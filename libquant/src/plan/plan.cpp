@@ -303,7 +303,11 @@ void finish_plan(const ModelOutline& outline, const std::vector<ModifierAlgorith
   finish_linears(algorithms, plan);
   const bool sound = std::all_of(algorithms.begin(), algorithms.end(), [](const auto& a) { return a.own != nullptr; });
   std::shared_ptr<CalibrationWork> work;
-  if (sound && plan_detail::is_calibrated(plan, algorithms)) work = plan_detail::plan_calibration(plan);
+  if (sound && plan_detail::is_calibrated(plan, algorithms)) {
+    work = plan_detail::plan_calibration(plan);
+  } else if (sound && !plan.options.calibration.save_statistics.empty()) {
+    plan.problems.push_back("no statistics can be saved: " + plan.recipe.name + " needs none, so none are collected");
+  }
   if (!plan.problems.empty()) return;
   find_fused_sets(plan);
   const ModelConfig& config = plan.checkpoint->config();

@@ -145,6 +145,10 @@ std::string memory_text(const RunReport& report) {
 std::string calibration_text(const RunReport& report) {
   if (!report.calibration) return "";
   const CalibrationReport& data = *report.calibration;
+  if (data.statistics) {
+    return fmt::format("statistics of {} tokens, imported from {}, hash {}", format_count(data.tokens),
+                       escape_html(data.source), escape_html(data.hash));
+  }
   return fmt::format("{} tokens in {} of {}, hash {}, products in {}", format_count(data.tokens),
                      format_plural(data.sequences, "sequence"), escape_html(data.source), escape_html(data.hash),
                      escape_html(data.product));
