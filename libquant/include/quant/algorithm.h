@@ -2,9 +2,11 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <optional>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "quant/metrics.h"
 #include "quant/quantized_tensor.h"
@@ -44,6 +46,9 @@ class Algorithm {
   virtual CalibrationNeeds needs() const = 0;
   /// Why this algorithm cannot make weights of these arguments, or nothing.
   virtual std::optional<std::string> unsupported(const QuantArgs& weights) const = 0;
+  /// Files beside model and recipe whose contents decide the result, in an order that does not depend on the machine:
+  /// they are part of the plan's identity. Throws Error{io} for what is not there.
+  virtual std::vector<std::filesystem::path> input_files() const { return {}; }
 };
 
 /// An algorithm that chooses codes. Objects are immutable and may be used by several threads at once.

@@ -224,8 +224,8 @@ class Run {
     if (report.fingerprint != run_fingerprint(plan_)) {
       throw Error(ErrorCode::io,
                   partial().string() +
-                      " was made by another recipe, other options, another version, or the model's files "
-                      "have changed since",
+                      " was made by another recipe, other options, another version, or the model's files, "
+                      "or files that the recipe names, have changed since",
                   "start over with --overwrite-partial, or choose another output");
     }
     Journal::remove(partial());

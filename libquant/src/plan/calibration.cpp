@@ -21,6 +21,10 @@ bool is_ignored(const RecipeModifier& modifier, const std::string& module) {
   });
 }
 
+using plan_detail::check_imported;
+using plan_detail::check_saved;
+using plan_detail::open_statistics;
+
 class Planner {
  public:
   explicit Planner(Plan& plan)
@@ -37,9 +41,13 @@ class Planner {
 
   std::shared_ptr<CalibrationWork> make() {
     const bool has_program = build_program();
-    const bool has_data = read_data(has_program);
+    const CalibrationRequest& request = plan_.options.calibration;
+    work_->save_statistics = !request.save_statistics.empty();
+    const bool has_data = request.statistics.empty() ? read_data(has_program) : open_file();
     if (!has_program) return nullptr;
     add_blocks();
+    if (work_->statistics != nullptr) check_imported(plan_, *work_, summary_);
+    if (work_->save_statistics) check_saved(plan_, *work_);
     check_order();
     warn_of_head();
     require_reach();
@@ -66,6 +74,11 @@ class Planner {
   static bool holds_ids(const std::filesystem::path& file) {
     const std::string extension = file.extension().string();
     return extension == ".npy" || extension == ".h5" || extension == ".hdf5";
+  }
+
+  bool open_file() {
+    work_->statistics = open_statistics(plan_, summary_);
+    return work_->statistics != nullptr;
   }
 
   bool read_data(bool has_program) {
@@ -193,12 +206,14 @@ class Planner {
         const auto planned = by_module_.find(linear.weights[w].module);
         if (planned == by_module_.end() || linear.weights[w].slice >= 0) continue;
         WorkLinear entry{{op, w}, planned->second, false};
-        const CalibrationNeeds needs = needs_of(planned->second, entry.static_input);
+        CalibrationNeeds needs = needs_of(planned->second, entry.static_input);
         work.linears.push_back(planned->second);
         if (!needs.any()) {
           work.plain.push_back(entry);
           continue;
         }
+        // What another recipe may want.
+        if (work_->save_statistics) needs.absmax = needs.mean_abs = needs.gram = true;
         const int expert = linear.routing >= 0 ? static_cast<int>(w) : -1;
         const auto [at, is_new] = units.try_emplace({linear.in, expert}, sweep.units.size());
         if (is_new) sweep.units.push_back({linear.in, op, expert, {}, {}});
@@ -398,9 +413,13 @@ class Planner {
   }
 
   void describe() {
-    CalibrationPlan summary;
+    CalibrationPlan& summary = summary_;
     summary.family = work_->program.family;
     summary.blocks = work_->program.blocks.size();
+    if (work_->statistics != nullptr) {
+      plan_.calibration = summary;
+      return;
+    }
     summary.source = work_->data.source;
     summary.hash = work_->data.hash;
     summary.sequences = work_->data.sequences.size();
@@ -417,6 +436,7 @@ class Planner {
   std::shared_ptr<CalibrationWork> work_;
   std::map<std::string, std::size_t> by_module_;
   std::map<std::string, std::size_t> copy_of_;
+  CalibrationPlan summary_;
 };
 
 }  // namespace

@@ -134,6 +134,32 @@ class Estimator {
 
   std::uint64_t streams() const { return work_.second_stream ? 2 : 1; }
 
+  // Nothing runs: the largest solve is what counts, and the stored triangle while it is read.
+  std::uint64_t imported_peak() const {
+    std::uint64_t most = 0;
+    for (const BlockWork& block : work_.blocks) {
+      for (const std::size_t table : block.tables) most = std::max(most, table_peak(table));
+      for (const Sweep& sweep : block.sweeps) {
+        for (const InputUnit& unit : sweep.units) most = std::max(most, solve_bytes(*block.program, unit));
+      }
+    }
+    return most + kLibraryBytes;
+  }
+
+  // Triangles of Gram matrices and a few rows, compressed at best.
+  std::uint64_t saved_bytes() const {
+    std::uint64_t bytes = 0;
+    for (const BlockWork& block : work_.blocks) {
+      for (const Sweep& sweep : block.sweeps) {
+        for (const InputUnit& unit : sweep.units) {
+          const std::uint64_t cols = value_of(*block.program, unit.value).width;
+          bytes += (cols * (cols + 1) / 2 + 8 * cols) * sizeof(float);
+        }
+      }
+    }
+    return bytes;
+  }
+
   // While a chunk moves on, it exists in the old place and in the new one.
   std::uint64_t peak() const {
     std::uint64_t most = 0;
@@ -333,7 +359,33 @@ std::uint64_t statistics_bytes(const Program& program, const InputUnit& unit) {
 
 namespace plan_detail {
 
+namespace {
+
+void refuse_memory(Plan& plan) {
+  const std::uint64_t limit = plan.options.memory_bytes;
+  if (limit == 0 || plan.peak_memory <= limit) return;
+  plan.problems.push_back(
+      fmt::format("a memory limit of {:.1f} MB is too small for calibration: at least {:.1f} MB "
+                  "are needed",
+                  static_cast<double>(limit) / 1e6, static_cast<double>(plan.peak_memory) / 1e6 + 0.1));
+}
+
+void estimate_imported(Plan& plan, const CalibrationWork& work) {
+  CalibrationPlan& summary = *plan.calibration;
+  plan.peak_memory += Estimator(plan, work).imported_peak();
+  for (const BlockWork& block : work.blocks) {
+    for (const Sweep& sweep : block.sweeps) {
+      for (const InputUnit& unit : sweep.units) summary.solve_operations += solve_operations(plan, unit);
+    }
+  }
+  plan.seconds_estimate += estimate_seconds(summary, plan.options.threads);
+  refuse_memory(plan);
+}
+
+}  // namespace
+
 void estimate_calibration(Plan& plan, CalibrationWork& work) {
+  if (work.statistics != nullptr) return estimate_imported(plan, work);
   CalibrationPlan& summary = *plan.calibration;
   const std::uint64_t limit = plan.options.memory_bytes;
   const std::uint64_t asked = plan.options.calibration.activation_bytes;
@@ -359,16 +411,12 @@ void estimate_calibration(Plan& plan, CalibrationWork& work) {
   const std::uint64_t store = Estimator(plan, work).store_bytes();
   summary.activation_bytes = std::min(summary.activation_bytes, store);
   plan.peak_memory = peak();
-  if (limit != 0 && plan.peak_memory > limit) {
-    plan.problems.push_back(
-        fmt::format("a memory limit of {:.1f} MB is too small for calibration: at least {:.1f} MB "
-                    "are needed",
-                    static_cast<double>(limit) / 1e6, static_cast<double>(plan.peak_memory) / 1e6 + 0.1));
-    return;
-  }
+  refuse_memory(plan);
+  if (!plan.problems.empty()) return;
+  if (work.save_statistics) summary.disk_bytes += Estimator(plan, work).saved_bytes();
   const std::uint64_t stream = work.program.hidden * summary.tokens * sizeof(float) * (work.second_stream ? 2 : 1);
   // What does not fit in memory, in an old and a new place, and two states to resume from.
-  summary.disk_bytes = 2 * (store - summary.activation_bytes) + 2 * stream;
+  summary.disk_bytes += 2 * (store - summary.activation_bytes) + 2 * stream;
   count_operations(plan, work, summary);
   plan.seconds_estimate += estimate_seconds(summary, plan.options.threads);
 }

@@ -12,6 +12,7 @@
 #include "quant/logical_tensors.h"
 #include "quant/model_program.h"
 #include "quant/plan.h"
+#include "quant/statistics_file.h"
 
 namespace quant {
 
@@ -75,6 +76,8 @@ struct CalibrationWork {
   TokenSequences data;
   bool all_experts = false;
   bool second_stream = false;
+  bool save_statistics = false;                            ///< more is collected than the algorithms need
+  std::shared_ptr<const StatisticsFileReader> statistics;  ///< in the place of `data`; else null
   std::vector<TokenChunk> chunks;
   std::vector<BlockWork> blocks;              ///< embeddings first; the head last, if it has work
   std::vector<ModifierAlgorithm> algorithms;  ///< one per modifier
@@ -102,7 +105,17 @@ double solve_operations(const Plan& plan, const InputUnit& unit);
 /// Bytes of a unit's statistics while they are collected.
 std::uint64_t statistics_bytes(const Program& program, const InputUnit& unit);
 
+/// The modules of a unit's linears.
+std::vector<std::string> modules_of(const Plan& plan, const InputUnit& unit);
+
 namespace plan_detail {
+
+/// Opens the file of statistics that the plan asks for and describes it in the plan; null after adding a problem.
+std::shared_ptr<const StatisticsFileReader> open_statistics(Plan& plan, CalibrationPlan& summary);
+/// Adds problems for what cannot be done with statistics from a file, and for what the file lacks.
+void check_imported(Plan& plan, const CalibrationWork& work, CalibrationPlan& summary);
+/// Adds problems for what stands in the way of saving statistics.
+void check_saved(Plan& plan, const CalibrationWork& work);
 
 /// Whether any modifier or scheme that linears got learns from data.
 bool is_calibrated(const Plan& plan, const std::vector<ModifierAlgorithm>& algorithms);
