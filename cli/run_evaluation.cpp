@@ -111,12 +111,11 @@ void RunEvaluation::check_schemes(const Plan& plan) {
   for (const PlannedLinear& linear : plan.linears) {
     const auto& inputs = plan.groups[linear.scheme].scheme.input_activations;
     if (!inputs) continue;
-    const Strategy strategy = inputs->strategy;
-    const bool dynamic = strategy == Strategy::token || strategy == Strategy::group;
-    if (strategy == Strategy::tensor || (dynamic && inputs->dynamic != Dynamic::no)) continue;
+    const std::string problem = problem_of_inputs(*inputs);
+    if (problem.empty()) continue;
     throw Error(ErrorCode::unsupported,
-                fmt::format("--eval: the inputs of {} are to be quantized as {}, which cannot be computed here",
-                            linear.shape.module, describe(*inputs)),
+                fmt::format("--eval: the inputs of {} are to be quantized as {}: {}", linear.shape.module,
+                            describe(*inputs), problem),
                 "leave --eval out, or choose another scheme for input_activations", "UnsupportedActivations");
   }
 }

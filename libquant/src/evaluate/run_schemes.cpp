@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "quant/error.h"
+#include "quant/language_model.h"
 
 namespace quant::evaluate {
 namespace {
@@ -42,17 +43,11 @@ float zero_point(const StoredLinear& linear) {
 InputQuantizer input_quantizer(const StoredLinear& linear) {
   const StoredInput& input = *linear.input;
   const QuantArgs& args = input.args;
-  if (is_nvfp4(args)) {
-    if (args.dynamic == Dynamic::yes) return {args, 0, 0};
-    if (args.dynamic == Dynamic::no) refuse_input(linear, "scales of groups cannot be static");
+  if (const std::string problem = problem_of_inputs(args); !problem.empty()) refuse_input(linear, problem);
+  if (is_nvfp4(args) && args.dynamic != Dynamic::yes) {
     return {args, positive(linear, "input_global_scale", input.global_scale), 0};
   }
-  const bool known =
-      args.strategy == Strategy::tensor || args.strategy == Strategy::token || args.strategy == Strategy::group;
-  if (!known) refuse_input(linear, fmt::format("strategy {} is not computed here", to_string(args.strategy)));
-  const bool is_static = args.dynamic == Dynamic::no;
-  if (is_static && args.strategy != Strategy::tensor) refuse_input(linear, "static scales are per tensor only");
-  if (!is_static) return {args, 0, 0};
+  if (args.dynamic != Dynamic::no) return {args, 0, 0};
   return {args, positive(linear, "input_scale", input.scale), args.symmetric ? 0.0F : zero_point(linear)};
 }
 
@@ -130,3 +125,17 @@ KvQuantizer with_scales(const KvQuantizer& kv, const LogicalTensors& tensors, co
 }
 
 }  // namespace quant::evaluate
+
+namespace quant {
+
+std::string problem_of_inputs(const QuantArgs& inputs) {
+  const bool is_static = inputs.dynamic == Dynamic::no;
+  if (is_nvfp4(inputs)) return is_static ? "scales of groups cannot be static" : "";
+  const Strategy strategy = inputs.strategy;
+  if (strategy != Strategy::tensor && strategy != Strategy::token && strategy != Strategy::group) {
+    return fmt::format("strategy {} is not computed here", to_string(strategy));
+  }
+  return is_static && strategy != Strategy::tensor ? "static scales are per tensor only" : "";
+}
+
+}  // namespace quant

@@ -221,6 +221,7 @@ class CalibratedRun {
     }
     // As a pass would have left them: parts that nobody asked for are empty.
     statistics.cross_gram.clear();
+    statistics.residual.clear();
     if (!needs.gram) statistics.gram.clear();
     if (!needs.rows) statistics.rows.clear();
     if (!needs.mean_abs) statistics.mean_abs.clear();

@@ -121,9 +121,8 @@ void check_imported(Plan& plan, const CalibrationWork& work, CalibrationPlan& su
   check_recipe(plan, work, "--statistics");
   if (work.second_stream) {
     plan.problems.emplace_back(
-        "statistics: asymmetric calibration runs the unquantized model beside the quantized one; give --calibration "
-        "FILE "
-        "for it, or switch it off");
+        "statistics: asymmetric calibration and compensation of the residual stream run the unquantized model beside "
+        "the quantized one; give --calibration FILE for them, or switch them off (asymmetric: 0, residual: 0)");
   }
   if (!plan.caches.empty()) {
     plan.problems.emplace_back(
