@@ -10,6 +10,7 @@
 #include "quant/benchmark.h"
 #include "quant/version.h"
 #include "session.h"
+#include "solve_benchmark.h"
 #include "table.h"
 
 namespace quant::cli {
@@ -33,6 +34,7 @@ int bench_command(const BenchCommand& options, Session& session) {
   const int threads = options.threads > 0 ? options.threads : available;
   auto cases = linalg_benchmarks(options.width, threads);
   std::ranges::move(forward_benchmarks(options.width, threads), std::back_inserter(cases));
+  std::ranges::move(solve_benchmarks(options.width, threads), std::back_inserter(cases));
   Table table({{"operation"},
                {"type"},
                {"shape"},

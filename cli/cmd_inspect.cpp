@@ -35,8 +35,29 @@ void count_types(Inspection& inspection) {
   }
 }
 
+// Scales of quantized caches are no parameters of the model.
+std::set<std::string> count_caches(Inspection& inspection) {
+  std::set<std::string> scales;
+  const Layout* layout = inspection.tensors->layout();
+  if (layout == nullptr) return scales;
+  const auto args = layout->kv_cache_scheme(inspection.checkpoint->config());
+  if (!args) return scales;
+  inspection.kv_cache = describe(*args);
+  for (const StoredKv& kv : layout->find_kv(*inspection.checkpoint)) {
+    ++inspection.caches;
+    scales.insert(kv.tensors.begin(), kv.tensors.end());
+  }
+  return scales;
+}
+
 void count_linears(Inspection& inspection) {
+  const std::set<std::string> cache_scales = count_caches(inspection);
   for (const LogicalTensor& tensor : inspection.tensors->tensors()) {
+    if (cache_scales.contains(tensor.name)) {
+      add(inspection.classes["Cache scale"], tensor.count(), tensor.stored_bytes);
+      inspection.cache_scales.insert(tensor.name);
+      continue;
+    }
     inspection.parameters += tensor.count();
     if (tensor.linear == nullptr) continue;
     add(inspection.classes["Linear (quantized)"], tensor.count(), tensor.stored_bytes);
@@ -50,7 +71,7 @@ void count_linears(Inspection& inspection) {
 
 // Parts of quantized linears are counted with their linear and not as modules or tensors of their own.
 void count_modules(Inspection& inspection) {
-  std::set<std::string> parts;
+  std::set<std::string> parts = inspection.cache_scales;
   std::set<std::string> quantized;
   if (inspection.tensors != nullptr) {
     for (const StoredLinear& linear : inspection.tensors->linears()) {

@@ -7,8 +7,10 @@
 #include <sstream>
 
 #include "errors.h"
+#include "eval_text.h"
 #include "metrics_text.h"
 #include "quant/report.h"
+#include "report_file.h"
 #include "session.h"
 #include "table.h"
 #include "units.h"
@@ -33,17 +35,6 @@ fs::path report_file(const std::string& given) {
   if (fs::exists(path / "report.json")) return path / "report.json";
   throw Error(ErrorCode::io, fmt::format("{} holds no report.json", given), "name the output of 'quant run'",
               "NoReport");
-}
-
-RunReport load_report(const fs::path& file, bool arrays) {
-  std::ifstream in(file, std::ios::binary);
-  std::stringstream text;
-  text << in.rdbuf();
-  if (!in) throw Error(ErrorCode::io, fmt::format("cannot read {}", file.string()));
-  RunReport report = report_from_json(text.str(), file.string());
-  const fs::path h5 = fs::path(file).replace_extension(".h5");
-  if (arrays && fs::exists(h5)) read_report_hdf5_arrays(h5, report);
-  return report;
 }
 
 void sort_layers(RunReport& report, const std::string& key) {
@@ -96,18 +87,23 @@ std::string layers_text(const RunReport& report) {
 
 std::string report_text(const RunReport& report, std::size_t all_layers) {
   const WeightMetrics total = summarize(total_errors(report));
-  std::string text = field_list(
-      {{"model", fmt::format("{} ({})", report.model, report.architecture)},
-       {"recipe", report.recipe_name},
-       {"layout", report.layout},
-       {"size", fmt::format("{} -> {} ({} of it)", human_bytes(report.bytes_before), human_bytes(report.bytes_after),
-                            percent(report.bytes_after, report.bytes_before))},
-       {"bits", fmt::format("{:.3f} per quantized weight, {:.3f} per parameter", report.bits_per_weight,
-                            report.model_bits_per_parameter)},
-       {"error",
-        fmt::format("SQNR {}, NMSE {}, cosine {:.6f}", sqnr_text(total.sqnr_db), nmse_text(total.nmse), total.cosine)},
-       {"layers", fmt::format("{} quantized, {} tensors copied", all_layers, report.skipped.size())},
-       {"made", fmt::format("{}, {}, quant {}", report.started, human_seconds(report.seconds), report.tool_version)}});
+  std::vector<std::pair<std::string, std::string>> fields = {
+      {"model", fmt::format("{} ({})", report.model, report.architecture)},
+      {"recipe", report.recipe_name},
+      {"layout", report.layout},
+      {"size", fmt::format("{} -> {} ({} of it)", human_bytes(report.bytes_before), human_bytes(report.bytes_after),
+                           percent(report.bytes_after, report.bytes_before))},
+      {"bits", fmt::format("{:.3f} per quantized weight, {:.3f} per parameter", report.bits_per_weight,
+                           report.model_bits_per_parameter)},
+      {"error",
+       fmt::format("SQNR {}, NMSE {}, cosine {:.6f}", sqnr_text(total.sqnr_db), nmse_text(total.nmse), total.cosine)},
+      {"layers", fmt::format("{} quantized, {} tensors copied", all_layers, report.skipped.size())},
+      {"made", fmt::format("{}, {}, quant {}", report.started, human_seconds(report.seconds), report.tool_version)}};
+  if (report.evaluation) {
+    const auto evaluation = evaluation_fields(*report.evaluation);
+    fields.insert(fields.end(), evaluation.begin(), evaluation.end());
+  }
+  std::string text = field_list(fields);
   for (const std::string& warning : report.warnings) text += "warning: " + printable(warning) + "\n";
   if (!report.layers.empty()) text += "\n" + layers_text(report);
   return text;

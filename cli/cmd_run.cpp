@@ -12,6 +12,8 @@
 #include "plan_text.h"
 #include "progress.h"
 #include "quant/pipeline.h"
+#include "report_file.h"
+#include "run_evaluation.h"
 #include "table.h"
 #include "units.h"
 
@@ -21,6 +23,7 @@ namespace {
 struct RunCommand {
   PlanRequest request;
   MixedRequest mixed;
+  EvaluationRequest evaluation;
   std::string output;
   bool resume = false;
   bool overwrite_partial = false;
@@ -153,13 +156,17 @@ void require_output(const RunCommand& options) {
               "NoOutput");
 }
 
+constexpr const char* kSensitivityName = "sensitivity.json";
+
 // Kept beside the output until that is complete, so that --resume does not measure again.
 std::filesystem::path kept_sensitivity(const RunCommand& options) { return options.output + ".sensitivity.json"; }
 
 SensitivityReport sensitivity_of(const RunCommand& options, const Plan& base) {
   if (!options.mixed.report.empty()) return read_sensitivity(options.mixed.report);
   const std::filesystem::path kept = kept_sensitivity(options);
-  if (options.resume && std::filesystem::exists(kept)) return read_sensitivity(kept);
+  for (const auto& file : {kept, std::filesystem::path(options.output) / kSensitivityName}) {
+    if (options.resume && std::filesystem::exists(file)) return read_sensitivity(file);
+  }
   SensitivityReport report = measure_sensitivity(options.request, options.mixed, base, options.quiet);
   write_file(kept, sensitivity_json(report));
   return report;
@@ -176,24 +183,71 @@ void mix_schemes(const RunCommand& options, const Session& session, PreparedPlan
 void keep_sensitivity(const RunCommand& options) {
   const std::filesystem::path kept = kept_sensitivity(options);
   if (!std::filesystem::exists(kept)) return;
-  rename_file(kept, std::filesystem::path(options.output) / "sensitivity.json");
+  rename_file(kept, std::filesystem::path(options.output) / kSensitivityName);
+}
+
+// The report of an output that is complete already and lacks its evaluation: the last run ended within it.
+std::optional<RunReport> finished_report(const RunCommand& options, const Plan& plan) {
+  const std::filesystem::path output = options.output;
+  if (!options.resume || options.evaluation.text.empty() || !std::filesystem::exists(output / "report.json")) {
+    return std::nullopt;
+  }
+  RunReport report = load_report(output / "report.json", true);
+  if (report.plan_identity == plan.identity) return report;
+  throw Error(
+      ErrorCode::io,
+      fmt::format("{} was made by another recipe, other options, another version or with other data", options.output),
+      fmt::format("evaluate it as it is with: quant eval {} --base {} --text {}", shell_word(options.output),
+                  shell_word(options.request.model), shell_word(options.evaluation.text)),
+      "OtherRun");
+}
+
+// The checkpoint is complete: whatever happens here leaves it so.
+void evaluate_output(const RunCommand& options, const Session& session, RunEvaluation& evaluation, RunReport& report) {
+  try {
+    report.evaluation = evaluation.measure(session.registry);
+    write_report_files(report, options.output);
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{} is complete, but not evaluated: {}", options.output, error.what()),
+                fmt::format("evaluate it with: {}", resume_command(session)), error.kind());
+  }
+}
+
+void print_summary(const RunCommand& options, const Session& session, const RunReport& report,
+                   const RunEvaluation* evaluation) {
+  if (session.json) {
+    Json json = summary_json(options, report);
+    if (evaluation != nullptr) json["evaluation"] = eval_json(evaluation->details());
+    write_stdout(json_text(json));
+  } else if (!options.quiet) {
+    std::string text = summary_text(options, report);
+    if (report.evaluation) text += "\n" + field_list(evaluation_fields(*report.evaluation));
+    write_stdout(text);
+  }
 }
 
 int run_command(const RunCommand& options, Session& session) {
   require_output(options);
   check_mixed(options.mixed);
-  PreparedPlan prepared = prepare_plan(options.request, session.registry, "run");
+  check_evaluation_options(options.evaluation);
+  PlanRequest request = options.request;
+  request.evaluation = options.evaluation.text;
+  PreparedPlan prepared = prepare_plan(request, session.registry, "run");
   if (!prepared.plan.problems.empty()) throw_problems(prepared.plan);
+  std::optional<RunEvaluation> evaluation;
+  if (!options.evaluation.text.empty()) {
+    evaluation.emplace(options.evaluation, options.request, options.output, options.quiet);
+    evaluation->prepare(session.registry);
+  }
   if (options.mixed.wanted()) mix_schemes(options, session, prepared);
   if (!prepared.plan.problems.empty()) throw_problems(prepared.plan);
+  if (evaluation) RunEvaluation::check_schemes(prepared.plan);
   if (!options.quiet) std::fputs(plan_remarks(prepared.plan).c_str(), stderr);
-  const RunReport report = execute(options, session, prepared.plan);
+  std::optional<RunReport> finished = finished_report(options, prepared.plan);
+  RunReport report = finished ? std::move(*finished) : execute(options, session, prepared.plan);
   if (options.mixed.wanted()) keep_sensitivity(options);
-  if (session.json) {
-    write_stdout(json_text(summary_json(options, report)));
-  } else if (!options.quiet) {
-    write_stdout(summary_text(options, report));
-  }
+  if (evaluation) evaluate_output(options, session, *evaluation, report);
+  print_summary(options, session, report, evaluation ? &*evaluation : nullptr);
   return kExitOk;
 }
 
@@ -210,6 +264,12 @@ void add_run(CLI::App& program, Session& session) {
   command->add_flag("--overwrite-partial", options->overwrite_partial, "Discard DIR.partial and start again")
       ->excludes(resume);
   command->add_flag("--quiet", options->quiet, "No progress, no warnings and no summary");
+  command
+      ->add_option("--save-statistics", options->request.save_statistics,
+                   "Keep the statistics of the pass, for --statistics of another run")
+      ->type_name("FILE")
+      ->group("Calibration");
+  add_evaluation_options(*command, options->evaluation);
   const std::string group = "Mixed precision";
   add_target_options(*command, options->mixed, group);
   command

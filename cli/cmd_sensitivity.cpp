@@ -137,6 +137,7 @@ void add_data_options(CLI::App& command, SensitivityCommand& options) {
       ->type_name("N")
       ->capture_default_str()
       ->check(CLI::Range(2, 10'000'000));
+  add_chat_template_option(command, request.chat_template);
 }
 
 }  // namespace

@@ -37,6 +37,7 @@ Json verification_json(const VerifyCommand& options, const Verification& result,
           {"bytes", result.bytes},
           {"linears", result.linears},
           {"scales", result.scales},
+          {"caches", result.caches},
           {"report", result.report},
           {"findings", findings}};
 }
@@ -47,10 +48,13 @@ std::string verification_text(const VerifyCommand& options, const Verification& 
     text += fmt::format("{}: {}: {} [{}]\n", to_string(finding.severity), printable(finding.subject),
                         printable(finding.message), finding.check);
   }
-  const std::string quantized = result.linears == 0
-                                    ? std::string("none")
-                                    : fmt::format("{}, {}, {} scales", counted(result.linears, "linear"), result.layout,
-                                                  human_count(result.scales));
+  std::string quantized = result.linears == 0 ? std::string("none")
+                                              : fmt::format("{}, {}, {} scales", counted(result.linears, "linear"),
+                                                            result.layout, human_count(result.scales));
+  if (result.caches > 0) {
+    quantized = fmt::format("{}{}", result.linears == 0 ? std::string() : quantized + "; ",
+                            "keys and values of " + counted(result.caches, "attention module"));
+  }
   text += field_list({{"checkpoint", options.directory},
                       {"tensors", fmt::format("{} in {}, {}", result.tensors, counted(result.files, "file"),
                                               human_bytes(result.bytes))},

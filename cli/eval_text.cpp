@@ -45,15 +45,13 @@ std::string protocol_text(const EvalReport& report) {
                      report.product);
 }
 
-void add_perplexity(const EvalReport& report, Fields& fields) {
-  const EvalResult& result = *report.result;
-  fields.emplace_back("text", report.text);
-  fields.emplace_back("protocol", protocol_text(report));
-  const EvalWindows& windows = *report.windows;
-  fields.emplace_back("perplexity", loss_text(result.perplexity, result.nats, windows.bits_per_byte(result.nats.mean)));
+/// `text`: has bits_per_byte.
+template <class Text>
+void add_result(const EvalResult& result, const Text& text, Fields& fields) {
+  fields.emplace_back("perplexity", loss_text(result.perplexity, result.nats, text.bits_per_byte(result.nats.mean)));
   if (!result.base) return;
   const BaseComparison& base = *result.base;
-  fields.emplace_back("of the base", loss_text(base.perplexity, base.nats, windows.bits_per_byte(base.nats.mean)));
+  fields.emplace_back("of the base", loss_text(base.perplexity, base.nats, text.bits_per_byte(base.nats.mean)));
   fields.emplace_back("increase", fmt::format("{} ({:+.2f} %)", estimate_text(base.increase, 3, "+"),
                                               100 * base.increase.mean / base.perplexity.mean));
   const Divergence& d = base.divergence;
@@ -62,6 +60,12 @@ void add_perplexity(const EvalReport& report, Fields& fields) {
                                   d.mean.mean, d.mean.error, d.median, d.percent90, d.percent99, d.maximum));
   fields.emplace_back("same top token", share_text(base.same_top));
   fields.emplace_back("top-5 overlap", share_text(base.top5));
+}
+
+void add_perplexity(const EvalReport& report, Fields& fields) {
+  fields.emplace_back("text", report.text);
+  fields.emplace_back("protocol", protocol_text(report));
+  add_result(*report.result, *report.windows, fields);
 }
 
 std::string accuracy_text(const ChoiceScore& score) {
@@ -174,6 +178,16 @@ Json speed_json(const SpeedResult& speed) {
 }
 
 }  // namespace
+
+std::vector<std::pair<std::string, std::string>> evaluation_fields(const EvaluationReport& evaluation) {
+  const std::string first =
+      evaluation.first_token ? fmt::format(", each begins with token {}", *evaluation.first_token) : "";
+  Fields fields{
+      {"evaluation", fmt::format("{}: {} of {} tokens{}", printable(evaluation.source),
+                                 counted(evaluation.result.windows, "window"), evaluation.window_length, first)}};
+  add_result(evaluation.result, evaluation, fields);
+  return fields;
+}
 
 std::string eval_text(const EvalReport& report) {
   Fields fields{{"model", model_text(report.model)}};

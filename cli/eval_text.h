@@ -3,10 +3,12 @@
 
 #include <optional>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "output.h"
 #include "quant/evaluate.h"
+#include "quant/report.h"
 
 namespace quant::cli {
 
@@ -40,6 +42,9 @@ struct EvalReport {
   std::uint64_t memory_measured = 0;
   double seconds = 0;
 };
+
+/// What `quant report` and `quant run` say of an evaluation: its text and windows, then perplexity, increase, ...
+std::vector<std::pair<std::string, std::string>> evaluation_fields(const EvaluationReport& evaluation);
 
 std::string eval_text(const EvalReport& report);
 Json eval_json(const EvalReport& report);

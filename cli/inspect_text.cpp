@@ -27,8 +27,11 @@ std::uint64_t tensor_bytes(const Inspection& inspection) {
 std::string quantization_text(const Inspection& inspection) {
   if (!inspection.unreadable.empty()) return inspection.unreadable;
   if (inspection.tensors->layout() == nullptr) return "none";
-  return fmt::format("{}, {}", inspection.tensors->layout()->name(),
-                     counted(inspection.tensors->linears().size(), "linear"));
+  std::string text = fmt::format("{}, {}", inspection.tensors->layout()->name(),
+                                 counted(inspection.tensors->linears().size(), "linear"));
+  if (inspection.kv_cache.empty()) return text;
+  return text + fmt::format("; keys and values {}, with scales of {}", inspection.kv_cache,
+                            counted(inspection.caches, "attention module"));
 }
 
 std::string totals_text(const std::string& title, const std::map<std::string, TypeTotals>& totals) {
@@ -155,7 +158,10 @@ Json quantization_json(const Inspection& inspection) {
           {"readable", true},
           {"layout", std::string(inspection.tensors->layout()->name())},
           {"linears", inspection.tensors->linears().size()},
-          {"schemes", schemes}};
+          {"schemes", schemes},
+          {"kv_cache", inspection.kv_cache.empty()
+                           ? Json()
+                           : Json({{"scheme", inspection.kv_cache}, {"attention_modules", inspection.caches}})}};
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <map>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -33,7 +34,10 @@ struct Inspection {
   std::map<std::string, TypeTotals> types;  ///< by name, as stored
   std::map<std::string, TypeTotals> classes;
   std::map<std::string, SchemeTotals> schemes;
-  std::vector<std::string> tied;  ///< modules without a tensor of their own
+  std::string kv_cache;                ///< how keys and values are quantized, or empty
+  std::size_t caches = 0;              ///< attention modules with stored scales for that
+  std::set<std::string> cache_scales;  ///< the tensors that hold them
+  std::vector<std::string> tied;       ///< modules without a tensor of their own
   std::vector<TensorStatistics> statistics;
   bool with_statistics = false;
   bool with_outliers = false;

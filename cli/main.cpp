@@ -1,3 +1,7 @@
 #include "app.h"
+#include "waiting_threads.h"
 
-int main(int argc, char** argv) { return quant::cli::run_program(argc, argv); }
+int main(int argc, char** argv) {
+  quant::cli::let_waiting_threads_sleep(argv);
+  return quant::cli::run_program(argc, argv);
+}

@@ -3,6 +3,9 @@
 #include <fmt/format.h>
 #include <spdlog/spdlog.h>
 
+#include <algorithm>
+#include <cctype>
+
 #include "quant/error.h"
 #include "quant/open.h"
 #include "ready_recipes.h"
@@ -43,10 +46,16 @@ namespace {
 
 void add_calibration_options(CLI::App& command, PlanRequest& request) {
   const char* group = "Calibration";
+  CLI::Option* text = command
+                          .add_option("--calibration", request.calibration,
+                                      "Text that the model is run on: .txt, .jsonl, or token ids in .npy or .h5")
+                          ->type_name("FILE")
+                          ->group(group);
   command
-      .add_option("--calibration", request.calibration,
-                  "Text that the model is run on: .txt, .jsonl, or token ids in .npy or .h5")
+      .add_option("--statistics", request.statistics,
+                  "Statistics of an earlier run's --save-statistics, instead of text; the model is not run")
       ->type_name("FILE")
+      ->excludes(text)
       ->group(group);
   command.add_option("--samples", request.samples, "Sequences to take; 0: all")
       ->type_name("N")
@@ -63,6 +72,7 @@ void add_calibration_options(CLI::App& command, PlanRequest& request) {
       ->group(group);
   command.add_flag("--no-special", request.no_special, "Do not begin documents with the tokenizer's special tokens")
       ->group(group);
+  add_chat_template_option(command, request.chat_template)->group(group);
   command.add_flag("--all-experts", request.all_experts, "Let every expert see every token")->group(group);
   command.add_option("--product", request.product, "Operands of matrix products; by default the fastest here")
       ->check(CLI::IsMember({"f32", "bf16"}))
@@ -77,12 +87,15 @@ void add_calibration_options(CLI::App& command, PlanRequest& request) {
 CalibrationRequest calibration_request(const PlanRequest& request) {
   CalibrationRequest calibration;
   calibration.file = request.calibration;
+  calibration.statistics = request.statistics;
+  calibration.save_statistics = request.save_statistics;
   calibration.data.samples = request.samples;
   calibration.data.seq_len = request.seq_len;
   calibration.data.pack = !request.no_pack;
   calibration.data.special = !request.no_special;
   calibration.data.shuffle = request.shuffle;
   calibration.data.seed = request.seed;
+  calibration.data.chat = read_chat_template(request.chat_template, {request.calibration, request.evaluation});
   calibration.all_experts = request.all_experts;
   if (!request.product.empty()) {
     calibration.product = request.product == "bf16" ? ProductType::bf16 : ProductType::f32;
@@ -94,6 +107,27 @@ CalibrationRequest calibration_request(const PlanRequest& request) {
 }
 
 }  // namespace
+
+CLI::Option* add_chat_template_option(CLI::App& command, std::string& file) {
+  return command
+      .add_option("--chat-template", file, "JSON file that says how \"messages\" become text (docs/calibration.md)")
+      ->type_name("FILE");
+}
+
+ChatTemplate read_chat_template(const std::string& file, const std::vector<std::string>& data) {
+  if (file.empty()) return {};
+  const auto holds_conversations = [](const std::string& name) {
+    std::string extension = std::filesystem::path(name).extension().string();
+    std::transform(extension.begin(), extension.end(), extension.begin(),
+                   [](unsigned char c) { return std::tolower(c); });
+    return extension == ".jsonl" || extension == ".json";
+  };
+  if (std::none_of(data.begin(), data.end(), holds_conversations)) {
+    throw Error(ErrorCode::usage, "--chat-template is for conversations: no .jsonl or .json file of them was given",
+                "leave it out, or give JSON lines with \"messages\"", "NoConversations");
+  }
+  return ChatTemplate::read(file);
+}
 
 RecipeVariables parse_variables(const std::vector<std::string>& assignments) {
   RecipeVariables variables;

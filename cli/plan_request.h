@@ -27,13 +27,23 @@ struct PlanRequest {
   bool shuffle = false;
   bool no_pack = false;
   bool no_special = false;
+  std::string chat_template;
+  std::string evaluation;  ///< text of --eval, which the chat template is for as well
   bool all_experts = false;
   std::string product;
   std::string activation_memory;
+  std::string statistics;
+  std::string save_statistics;  ///< of `run` only
   bool strict = false;
 };
 
 void add_plan_options(CLI::App& command, PlanRequest& request);
+
+/// --chat-template, for commands that read conversations.
+CLI::Option* add_chat_template_option(CLI::App& command, std::string& file);
+/// The template in `file`, or the default one if it is empty. Throws Error{usage} unless one of `data` is a file of
+/// conversations (.jsonl, .json; empty names do not count), and as ChatTemplate::read.
+ChatTemplate read_chat_template(const std::string& file, const std::vector<std::string>& data);
 
 /// A plan and the checkpoint that it points into.
 struct PreparedPlan {

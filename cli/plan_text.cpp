@@ -109,7 +109,10 @@ Json calibration_json(const CalibrationPlan& plan) {
           {"sequences", plan.sequences},
           {"tokens", plan.tokens},
           {"longest", plan.longest},
-          {"product", plan.product == ProductType::bf16 ? "bf16" : "f32"},
+          {"product", plan.imported                       ? "none"
+                      : plan.product == ProductType::bf16 ? "bf16"
+                                                          : "f32"},
+          {"imported", plan.imported},
           {"second_stream", plan.second_stream},
           {"chunk_tokens", plan.chunk_tokens},
           {"activation_bytes", plan.activation_bytes},
@@ -121,6 +124,12 @@ Json calibration_json(const CalibrationPlan& plan) {
 
 std::string calibration_text(const CalibrationPlan& plan) {
   const auto tera = [](double operations) { return fmt::format("{:.3g} TFLOP", operations / 1e12); };
+  if (plan.imported) {
+    return "\n" +
+           field_list({{"statistics", fmt::format("{}: of {}{}", printable(plan.source), counted(plan.tokens, "token"),
+                                                  plan.data.empty() ? "" : " of " + printable(plan.data))},
+                       {"work", fmt::format("{} of solving", tera(plan.solve_operations))}});
+  }
   return "\n" +
          field_list(
              {{"calibration",

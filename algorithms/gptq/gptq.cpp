@@ -48,6 +48,7 @@ void check(const GptqOptions& options) {
           "from 1e-6 to 1");
   require(options.refine_rounds <= 1000, "refine_rounds", "from 0 to 1000");
   require(options.asymmetric >= 0 && options.asymmetric <= 1, "asymmetric", "from 0 to 1");
+  require(options.residual >= 0 && options.residual <= 1, "residual", "from 0 to 1");
 }
 
 class Gptq final : public CalibratedQuantizer {
@@ -121,6 +122,7 @@ GptqOptions options_of(const Parameters& parameters) {
   reader.read("refine_rounds", options.refine_rounds);
   reader.read("refit_scales", options.refit_scales);
   reader.read("asymmetric", options.asymmetric);
+  reader.read("residual", options.residual);
   std::string order(to_string(options.order)), search(to_string(options.scale_search));
   reader.read("actorder", order);
   reader.read("scale_search", search);
@@ -148,6 +150,8 @@ std::vector<ParameterSpec> parameter_specs() {
       {"refine_rounds", Type::integer, whole(defaults.refine_rounds), "passes of coordinate descent over the codes"},
       {"refit_scales", Type::boolean, defaults.refit_scales, "a refining round also gives each group its best scale"},
       {"asymmetric", Type::number, defaults.asymmetric, "share of earlier layers' error to compensate (GPTAQ's alpha)"},
+      {"residual", Type::number, defaults.residual,
+       "share of the residual stream's error to compensate in linears that add to it"},
       {"offload_hessians", Type::boolean, false, "accepted and ignored"},
   };
 }
@@ -161,6 +165,7 @@ CalibrationNeeds gptq_needs(const GptqOptions& options) {
   CalibrationNeeds needs;
   needs.gram = true;
   needs.cross_gram = options.asymmetric > 0;
+  needs.residual = options.residual > 0;
   return needs;
 }
 

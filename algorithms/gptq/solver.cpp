@@ -169,13 +169,21 @@ class TaskSolver {
     });
   }
 
-  // weights += asymmetric * weights C H^-1: the weights whose outputs on X are nearest those of W on F.
-  void retarget(std::span<float> weights, std::uint64_t rows) {
+  // weights += (asymmetric * weights C + residual * D) H^-1: those whose outputs on X are nearest what the unquantized
+  // model's outputs and residual stream make on F.
+  void retarget(std::span<float> weights, std::uint64_t first, std::uint64_t rows) {
     const std::uint64_t n = task_.cols, count = rows * n;
     std::vector<float> product(count), moved(count);
-    const float factor = static_cast<float>(shared_.asymmetric()) / factor_->unit;
-    gemm(rows, n, n, factor, {weights.data(), n}, {shared_.inputs().cross_gram.data(), n}, false, 0.0F,
-         {product.data(), n}, threads_);
+    if (shared_.asymmetric() > 0) {
+      const float factor = static_cast<float>(shared_.asymmetric()) / factor_->unit;
+      gemm(rows, n, n, factor, {weights.data(), n}, {shared_.inputs().cross_gram.data(), n}, false, 0.0F,
+           {product.data(), n}, threads_);
+    }
+    if (shared_.residual(task_) > 0) {
+      const float factor = static_cast<float>(shared_.residual(task_)) / factor_->unit;
+      const float* gap = shared_.inputs().residual.data() + first * n;
+      for (std::uint64_t i = 0; i < count; ++i) product[i] += factor * gap[i];
+    }
     permute(product, rows, moved);
     gemm(rows, n, n, 1.0F, {moved.data(), n}, {factor_->upper.data(), n}, true, 0.0F, {product.data(), n}, threads_);
     gemm(rows, n, n, 1.0F, {product.data(), n}, {factor_->upper.data(), n}, false, 0.0F, {moved.data(), n}, threads_);
@@ -194,7 +202,7 @@ class TaskSolver {
         for (const std::uint32_t c : shared_.dead()) weights[r * n + c] = 0;
       }
     }
-    if (shared_.asymmetric() > 0) retarget(weights, count);
+    if (shared_.asymmetric() > 0 || shared_.residual(task_) > 0) retarget(weights, first, count);
     std::vector<float> ordered(weights.size());
     const bool searches = options_.scale_search == ScaleSearch::solve && task_.args.strategy != Strategy::tensor;
     if (searches) {
@@ -282,6 +290,7 @@ SharedInputs::SharedInputs(const InputStatistics& inputs, const GptqOptions& opt
     : inputs_(inputs), options_(options), context_(context), refusal_(reason_against()) {
   const bool usable = inputs.cross_gram.size() == inputs.gram.size() && all_finite(inputs.cross_gram);
   asymmetric_ = usable ? options.asymmetric : 0;
+  residual_ = !inputs.residual.empty() && all_finite(inputs.residual) ? options.residual : 0;
   const bool readable = inputs.gram.size() == inputs.cols * inputs.cols && inputs.tokens > 0;
   if (!readable) return;
   diagonal_ = diagonal_of(inputs.gram, inputs.cols);

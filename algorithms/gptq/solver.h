@@ -34,6 +34,10 @@ class SharedInputs {
 
   /// The option of that name, or 0 where the inputs lack what it needs (experts of a mixture do).
   double asymmetric() const { return asymmetric_; }
+  /// Likewise; 0 also where the residual stream that was measured is not what this linear adds to.
+  double residual(const LinearTask& task) const {
+    return inputs_.residual.size() == task.rows * task.cols ? residual_ : 0;
+  }
 
   struct Ordered {
     Order order;
@@ -53,7 +57,7 @@ class SharedInputs {
   std::vector<float> diagonal_, importance_;
   std::vector<std::uint32_t> dead_;
   std::string refusal_;
-  double asymmetric_ = 0;
+  double asymmetric_ = 0, residual_ = 0;
   std::vector<std::uint32_t> factored_columns_;
   std::shared_ptr<const Factor> factor_;
   std::vector<std::uint32_t> permuted_columns_;

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 #include <fmt/ranges.h>
 
+#include <algorithm>
 #include <cerrno>
 #include <cmath>
 #include <cstring>
@@ -127,6 +128,18 @@ std::optional<SmoothingFactors> import_factors(const std::filesystem::path& dire
     fail(path, fmt::format("{} factors for the {} columns that {} has", factors.factors.size(), cols, smooth_layer));
   }
   return factors;
+}
+
+std::vector<std::filesystem::path> factor_files(const std::filesystem::path& directory) {
+  std::error_code failed;
+  std::vector<std::filesystem::path> files;
+  for (auto entry = std::filesystem::directory_iterator(directory, failed);
+       !failed && entry != std::filesystem::directory_iterator(); entry.increment(failed)) {
+    if (entry->path().extension() == ".json" && entry->is_regular_file(failed)) files.push_back(entry->path());
+  }
+  if (failed) fail_io(directory, "read", failed.message());
+  std::sort(files.begin(), files.end());
+  return files;
 }
 
 void export_factors(const std::filesystem::path& directory, const SmoothingFactors& factors) {

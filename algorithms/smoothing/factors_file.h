@@ -19,6 +19,8 @@ std::filesystem::path factors_path(const std::filesystem::path& directory, const
 /// Throws Error{corrupt_file} or Error{io} naming the file; also if the number of factors is another one.
 std::optional<SmoothingFactors> import_factors(const std::filesystem::path& directory, const std::string& smooth_layer,
                                                std::uint64_t cols);
+/// All files with ".json" at their end in `directory`, sorted. Throws Error{io} if there is no such directory.
+std::vector<std::filesystem::path> factor_files(const std::filesystem::path& directory);
 /// Writes the file, under its name only when complete. Creates the directory.
 void export_factors(const std::filesystem::path& directory, const SmoothingFactors& factors);
 

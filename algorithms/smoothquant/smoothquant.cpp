@@ -117,7 +117,17 @@ class SmoothQuant final : public Transform {
     return needs;
   }
   std::optional<std::string> unsupported(const QuantArgs&) const override { return std::nullopt; }
-  bool wants(const SmoothingGroup& group) const override { return filter_.wants(group); }
+  std::vector<std::filesystem::path> input_files() const override {
+    return import_.empty() ? std::vector<std::filesystem::path>{} : smoothing::factor_files(import_);
+  }
+  /// Asked before anything runs: a file of factors that cannot be used is found here.
+  bool wants(const SmoothingGroup& group) const override {
+    const bool wanted = filter_.wants(group);
+    if (wanted && !import_.empty() && !group.balance.empty()) {
+      smoothing::import_factors(import_, group.smooth_layer, group.balance.front().cols);
+    }
+    return wanted;
+  }
 
   std::vector<float> factors(const SmoothingGroup& group, const InputStatistics& inputs, const RunContext& context,
                              SolveRecord& record) const override {

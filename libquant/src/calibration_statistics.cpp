@@ -8,6 +8,7 @@ CalibrationNeeds& CalibrationNeeds::operator|=(const CalibrationNeeds& other) {
   mean_abs = mean_abs || other.mean_abs;
   gram = gram || other.gram;
   cross_gram = cross_gram || other.cross_gram;
+  residual = residual || other.residual;
   rows = rows || other.rows;
   return *this;
 }
@@ -29,6 +30,7 @@ void rescale(InputStatistics& statistics, std::span<const float> s) {
   divide_columns(statistics.maximum);
   divide_columns(statistics.mean_abs);
   divide_columns(statistics.rows);
+  divide_columns(statistics.residual);
   divide_both(statistics.gram);
   divide_both(statistics.cross_gram);
 }

@@ -126,6 +126,8 @@ class Comparer {
     std::vector<float> b(a.size());
     a_.read_rows(*pair.a, block.first, block.count, a);
     b_.read_rows(*pair.b, block.first, block.count, b);
+    a_.done_reading(*pair.a, block.first, block.count);
+    b_.done_reading(*pair.b, block.first, block.count);
     Part part = compare_floats(a, b);
     const bool wide = pair.a->dtype == pair.b->dtype && is_wider_than_f32(pair.a->dtype);
     if (wide && pair.a->plain != nullptr && pair.b->plain != nullptr) part.differing = differing_wide(pair, block);

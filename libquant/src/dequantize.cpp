@@ -206,11 +206,13 @@ class Dequantizer {
     const StoredTensor& stored = shard.stored[block.tensor];
     if (copies(tensor, stored)) {
       writer.write(block.tensor, 0, tensors_.checkpoint().view(*tensor.plain).bytes);
+      tensors_.done_reading(tensor);
       return;
     }
     if (block.count == 0) return;
     std::vector<float> values(block.count * tensor.cols);
     tensors_.read_rows(tensor, block.first, block.count, values);
+    tensors_.done_reading(tensor, block.first, block.count);
     std::vector<std::byte> bytes;
     if (!to_bytes(values, stored.dtype, bytes)) {
       throw Error(ErrorCode::numerical,

@@ -127,6 +127,23 @@ void LogicalTensors::read_rows(const LogicalTensor& tensor, std::uint64_t first,
   read_f32(checkpoint_.view(*tensor.plain), first * tensor.cols, out);
 }
 
+void LogicalTensors::done_reading(const LogicalTensor& tensor, std::uint64_t first, std::uint64_t count) const {
+  if (tensor.plain == nullptr || tensor.shape.empty()) return;  // packed rows share bytes with their neighbours
+  const std::uint64_t total = std::max<std::uint64_t>(1, tensor.rows);
+  TensorView part = checkpoint_.view(*tensor.plain);
+  const std::uint64_t row_bytes = part.bytes.size() / total;
+  if (first > total || count > total - first) return;
+  part.bytes = part.bytes.subspan(first * row_bytes, count * row_bytes);
+  checkpoint_.done_reading(part);
+}
+
+void LogicalTensors::done_reading(const LogicalTensor& tensor) const {
+  if (tensor.plain != nullptr) return checkpoint_.done_reading(checkpoint_.view(*tensor.plain));
+  for (const std::string& name : tensor.linear->tensors) {
+    if (const TensorInfo* part = checkpoint_.find(name)) checkpoint_.done_reading(checkpoint_.view(*part));
+  }
+}
+
 void LogicalTensors::read_quantized(const LogicalTensor& tensor, std::uint64_t first, std::uint64_t count,
                                     std::span<float> out) const {
   const std::uint64_t alignment = std::max<std::uint64_t>(1, layout_->read_alignment(*tensor.linear));

@@ -104,6 +104,7 @@ class StatisticsScan {
   std::vector<float> read(const RowBlock& block) const {
     std::vector<float> values(block.count * tensor_of(block).cols);
     tensors_.read_rows(tensor_of(block), block.first, block.count, values);
+    tensors_.done_reading(tensor_of(block), block.first, block.count);
     return values;
   }
 

@@ -1,6 +1,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <nlohmann/json.hpp>
 #include <set>
 
@@ -101,6 +102,63 @@ void check_parts_are_owned(const Context& context, const std::vector<StoredLinea
   }
 }
 
+// What those mind who run the model: static scales of inputs are there, and are positive numbers.
+void check_inputs(const Context& context, const std::vector<StoredLinear>& linears) {
+  for (const StoredLinear& linear : linears) {
+    if (!linear.input || linear.input->args.dynamic == Dynamic::yes) continue;
+    const bool global = is_nvfp4(linear.input->args);
+    const float scale = global ? linear.input->global_scale : linear.input->scale;
+    if (std::isfinite(scale) && scale > 0) continue;
+    const std::string name = linear.shape.module + (global ? ".input_global_scale" : ".input_scale");
+    const bool missing = context.checkpoint.find(name) == nullptr;
+    context.error("input_scale", name,
+                  fmt::format("it {}, but the inputs are quantized as {}",
+                              missing ? std::string("is missing") : fmt::format("holds {}", scale),
+                              describe(linear.input->args)));
+  }
+}
+
+// Every attention module whose key projection has a name of its own.
+std::set<std::string> attention_modules(const Context& context, const std::vector<StoredLinear>& linears) {
+  static constexpr std::string_view kKeys = ".k_proj";
+  std::set<std::string> names;
+  const auto add = [&](const std::string& module) {
+    if (module.ends_with(kKeys)) names.insert(module.substr(0, module.size() - kKeys.size()));
+  };
+  for (const StoredLinear& linear : linears) add(linear.shape.module);
+  for (const Module& module : outline_model(context.checkpoint).modules) add(module.name);
+  return names;
+}
+
+// True if config.json says that keys and values are quantized.
+bool check_cache(const Context& context, const std::vector<StoredLinear>& linears) {
+  const Layout* layout = layout_of(context.checkpoint, context.registry);
+  if (layout == nullptr) return false;
+  try {
+    const auto args = layout->kv_cache_scheme(context.checkpoint.config());
+    if (!args) return false;
+    std::set<std::string> scaled;
+    for (const StoredKv& kv : layout->find_kv(context.checkpoint)) scaled.insert(kv.attention);
+    context.result.caches = scaled.size();
+    if (args->dynamic != Dynamic::no || args->strategy != Strategy::tensor) return true;
+    for (const std::string& attention : attention_modules(context, linears)) {
+      if (scaled.contains(attention)) continue;
+      const std::string name = attention + ".k_scale";
+      const std::string message =
+          fmt::format("it is missing, but kv_cache_scheme says that keys and values are {}", describe(*args));
+      if (args->type == NumberType::integer) {
+        context.error("cache_scale_missing", name, message);
+      } else {
+        context.warning("cache_scale_missing", name, message + "; engines take 1");
+      }
+    }
+  } catch (const Error& error) {
+    if (error.code() == ErrorCode::io) throw;
+    context.result.findings.push_back(finding_of(error, "kv_cache_scheme"));
+  }
+  return true;
+}
+
 }  // namespace
 
 void check_config(const Context& context, const std::vector<StoredLinear>& linears) {
@@ -108,7 +166,7 @@ void check_config(const Context& context, const std::vector<StoredLinear>& linea
   if (text.empty()) return check_unquantized(context);
   const auto config = nlohmann::json::parse(text, nullptr, false);
   if (!config.is_object()) return context.error("config_value", "quantization_config", "it is no JSON object");
-  if (linears.empty()) {
+  if (!check_cache(context, linears) && linears.empty()) {
     context.error("nothing_quantized", "quantization_config",
                   "config.json promises quantized weights, but there are none");
   }
@@ -118,6 +176,7 @@ void check_config(const Context& context, const std::vector<StoredLinear>& linea
   check_plain_modules(context, rules, quantized);
   check_quantized_modules(context, rules, linears);
   check_parts_are_owned(context, linears);
+  check_inputs(context, linears);
 }
 
 }  // namespace quant::verify

@@ -2,7 +2,7 @@
 # Makes the table of docs/quality.md: the increase in perplexity of each method at each scheme, measured from the packed
 # weights. Methods and schemes that this version cannot run are shown as "-". Not run by CTest: it takes minutes.
 #   tests/bench/quality_table.sh QUANT MODEL_DIR CALIBRATION EVALUATION SCRATCH_DIR [METHOD ...]
-# Methods: rtn gptq awq awq-gptq, or a recipe file with the variable "weights" (the arguments of the weights, in braces).
+# Methods: rtn gptq awq awq-gptq; awq-clip, best and awq-best (clipping; the options of the ready GPTQ recipes); or a recipe file with the variable "weights" (the arguments of the weights, in braces).
 # WINDOWS, SEQ_LEN: evaluation (160, 256). SAMPLES: calibration sequences of SEQ_LEN tokens (128).
 set -euo pipefail
 quant=$1 model=$2 calibration=$3 evaluation=$4 scratch=$5
@@ -18,10 +18,13 @@ names=("8-bit per channel" "4-bit per channel" "4-bit group 128" "4-bit group 12
 schemes=("$(int 8 false channel)" "$(int 4 false channel)" "$(int 4 false group 128)" "$(int 4 true group 128)"
   "$(int 4 true group 32)" "$(int 3 false channel)" "$(int 3 false group 128)" "$(int 2 false group 32)")
 
-modifier() {  # NAME WEIGHTS
-  printf '    %s:\n      ignore: [lm_head]\n      config_groups:\n        group_0:\n          targets: [Linear]\n          weights: {%s}\n' \
-    "$1" "$2"
+modifier() {  # NAME WEIGHTS [MORE LINES]
+  printf '    %s:\n      ignore: [lm_head]\n%s      config_groups:\n        group_0:\n          targets: [Linear]\n          weights: {%s}\n' \
+    "$1" "${3:-}" "$2"
 }
+best=$'      scale_search: solve\n      refine_rounds: 2\n      asymmetric: 0.75\n      residual: 0.75\n'
+both=$'      duo_scaling: both\n'
+
 recipe() {  # METHOD WEIGHTS
   printf 'quant_stage:\n  quant_modifiers:\n'
   case $1 in
@@ -29,6 +32,9 @@ recipe() {  # METHOD WEIGHTS
     gptq) modifier GPTQModifier "$2" ;;
     awq) modifier AWQModifier "$2" ;;
     awq-gptq) modifier AWQModifier "$2"; modifier GPTQModifier "$2" ;;
+    awq-clip) modifier AWQModifier "$2" "$both"$'      clip: true\n' ;;
+    best) modifier GPTQModifier "$2" "$best" ;;
+    awq-best) modifier AWQModifier "$2" "$both"; modifier GPTQModifier "$2" "$best" ;;
   esac
 }
 

@@ -20,7 +20,10 @@ TEST_CASE("bench prints every operation with its limit", "[bench]") {
       CHECK(result.at("operations") == 2.0 * 512 * 64 * 64);
     }
   }
-  for (const char* name : {"product", "gram", "inverse_factor", "gemm", "forward"}) CHECK(names.contains(name));
+  for (const char* name : {"product", "gram", "inverse_factor", "gemm", "forward", "gptq", "gptq_refined"}) {
+    INFO(name);
+    CHECK(names.contains(name));
+  }
   const Outcome text = run_quant({"bench", "--width", "32", "--rounds", "1"});
   CHECK(text.code == 0);
   CHECK(text.out.find("512 x 32 x 32") != std::string::npos);

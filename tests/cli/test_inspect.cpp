@@ -79,3 +79,27 @@ TEST_CASE("inspect refuses broken files", "[inspect]") {
   write_file(dir / "model.safetensors", "garbage that is no header");
   CHECK(run_quant({"inspect", (dir / "model.safetensors").string()}).code == 5);
 }
+
+TEST_CASE("inspect and verify know quantized caches and static inputs", "[inspect]") {
+  const std::filesystem::path golden = std::filesystem::path(QUANT_SOURCE_DIR) / "tests/evaluate/golden";
+  for (const char* name : {"int8_cache", "fp8_cache"}) {
+    const std::string model = (golden / name).string();
+    const auto json = json_of(run_quant({"inspect", model, "--json"}));
+    CHECK(json.at("parameters") == 18592);  // 2 x 48 x 32, 2 x (2 x 32 x 32 + 2 x 16 x 32 + 3 x 48 x 32), 5 x 32
+    CHECK(json.at("quantization").at("kv_cache").at("attention_modules") == 2);
+    CHECK(json.at("modules").at("Cache scale").at("tensors") == 4);
+    CHECK_FALSE(json.at("modules").contains("(no module)"));
+    CHECK(run_quant({"inspect", model}).out.find("with scales of 2 attention modules") != std::string::npos);
+    const auto verified = json_of(run_quant({"verify", model, "--json"}));
+    CHECK(verified.at("ok") == true);
+    CHECK(verified.at("caches") == 2);
+    CHECK(run_quant({"verify", model}).out.find("keys and values of 2 attention modules") != std::string::npos);
+  }
+  for (const char* name : {"int8_asymmetric", "fp8", "nvfp4"}) {
+    const std::string model = (golden / name).string();
+    const auto json = json_of(run_quant({"inspect", model, "--json"}));
+    CHECK(json.at("parameters") == 18592);
+    CHECK(json.at("quantization").at("kv_cache").is_null());
+    CHECK(json_of(run_quant({"verify", model, "--json"})).at("errors") == 0);
+  }
+}

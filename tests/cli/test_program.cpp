@@ -116,3 +116,28 @@ TEST_CASE("QUANT_LOG opens the log on stderr", "[program]") {
   CHECK_FALSE(contains(quiet.err, "debug: "));
   CHECK(contains(run_quant({"--version"}, {"QUANT_LOG=loud"}).err, "QUANT_LOG=loud"));
 }
+
+TEST_CASE("waiting threads sleep soon unless the environment says otherwise", "[program]") {
+  // The last of what OpenMP says about itself; an entry without a value unsets the variable.
+  const auto spins = [](std::vector<std::string> environment) {
+    environment.insert(environment.end(), {"OMP_DISPLAY_ENV=VERBOSE"});
+    const Outcome outcome = run_quant({"--version"}, environment);
+    CHECK(outcome.code == 0);
+    CHECK(outcome.out.starts_with("quant "));
+    const std::string mark = "GOMP_SPINCOUNT = '";
+    const std::size_t at = outcome.err.rfind(mark);
+    if (at == std::string::npos) return -1LL;  // another OpenMP than GCC's
+    return std::stoll(outcome.err.substr(at + mark.size()));
+  };
+  const std::vector<std::string> unset{"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"};
+  const auto with = [&](const std::string& entry) {
+    std::vector<std::string> environment = unset;
+    environment.push_back(entry);
+    return environment;
+  };
+  if (spins(unset) < 0) return;
+  CHECK(spins(unset) == 500);
+  CHECK(spins(with("GOMP_SPINCOUNT=77")) == 77);
+  CHECK(spins(with("OMP_WAIT_POLICY=active")) > 1000000);
+  CHECK(spins(with("OMP_WAIT_POLICY=passive")) == 0);
+}

@@ -165,6 +165,50 @@ TEST_CASE("the scheme's own act-order wins over the option") {
   CHECK(none.codes == gptq_quantize(weights.values, 5, inputs, args, ordered(ColumnOrder::none)).tensor.codes);
 }
 
+TEST_CASE("the error of the residual stream is compensated as far as the inputs can tell it") {
+  const std::uint64_t rows = 16, cols = 60;
+  const Weights weights = sample_weights(rows, cols, DType::F32, 4);
+  InputStatistics inputs = correlated_inputs(cols, 600);
+  // R_F - R = X M^T: then the outputs wanted are those of W + M, and (R_F - R)^T X = M H.
+  std::mt19937 random(5);
+  std::normal_distribution<double> normal(0.0, 0.01);
+  std::vector<double> m(rows * cols);
+  for (double& value : m) value = normal(random);
+  std::vector<float> wanted(weights.values);
+  for (std::size_t i = 0; i < m.size(); ++i) wanted[i] += static_cast<float>(m[i]);
+  inputs.residual.assign(rows * cols, 0.0F);
+  for (std::uint64_t r = 0; r < rows; ++r) {
+    for (std::uint64_t c = 0; c < cols; ++c) {
+      double sum = 0;
+      for (std::uint64_t k = 0; k < cols; ++k) sum += m[r * cols + k] * inputs.gram[k * cols + c];
+      inputs.residual[r * cols + c] = static_cast<float>(sum);
+    }
+  }
+  const QuantArgs args = make_args(NumberType::integer, 8, false, Strategy::channel);
+  GptqOptions options = ordered(ColumnOrder::weight);
+  options.dampening_frac = 1e-6;
+  const double best = output_error(wanted, gptq_quantize(wanted, rows, inputs, args, options).tensor, inputs);
+  double last = 1e300;
+  for (const double share : {0.0, 0.5, 1.0}) {
+    options.residual = share;
+    const GptqResult result = gptq_quantize(weights.values, rows, inputs, args, options);
+    const double error = output_error(wanted, result.tensor, inputs);
+    INFO("share " << share);
+    CHECK(error < last / 2);
+    last = error;
+  }
+  CHECK(last == Approx(best).epsilon(0.05));
+  // What was measured for another number of outputs, or is not finite, is not used.
+  options.residual = 1;
+  const auto plain = gptq_quantize(weights.values, rows, correlated_inputs(cols, 600), args, options).tensor.codes;
+  inputs.residual[3] = std::numeric_limits<float>::quiet_NaN();
+  CHECK(gptq_quantize(weights.values, rows, inputs, args, options).tensor.codes == plain);
+  inputs.residual.resize(cols);
+  CHECK(gptq_quantize(weights.values, rows, inputs, args, options).tensor.codes == plain);
+  options.residual = 1.5;
+  CHECK_THROWS_AS(gptq_quantize(weights.values, rows, inputs, args, options), Error);
+}
+
 TEST_CASE("asymmetric calibration codes the weights whose outputs are nearest the unquantized model's") {
   const std::uint64_t rows = 16, cols = 60;
   const Weights weights = sample_weights(rows, cols, DType::F32, 3);

@@ -87,6 +87,41 @@ TEST_CASE("cross matrices agree with float64 sums") {
   CHECK(worst_error(right, right, shape.cols, gram) < 16.0);
 }
 
+TEST_CASE("products of a difference of other matrices agree with float64 sums") {
+  const auto shape = GENERATE(Shape{2, 3}, Shape{530, 65}, Shape{100, 300});
+  const auto type = GENERATE(ProductType::f32, ProductType::bf16);
+  const std::uint64_t outputs = shape.cols + 9;
+  const auto x = random_matrix(shape.rows, shape.cols, 7);
+  const auto r = random_matrix(shape.rows, outputs, 8);
+  const auto s = random_matrix(shape.rows, outputs, 9);
+  const auto sum_of = [&](std::uint64_t step, int threads) {
+    GramAccumulator sums(shape.cols, type, false, outputs);
+    for (std::uint64_t first = 0; first < shape.rows; first += step) {
+      const std::uint64_t count = std::min(step, shape.rows - first);
+      sums.add(slice(x, shape.cols, first, count), {}, slice(r, outputs, first, count), slice(s, outputs, first, count),
+               count, threads);
+    }
+    return sums.take_outputs(threads);
+  };
+  const Matrix product = sum_of(77, 2);
+  REQUIRE(product.size() == outputs * shape.cols);
+  const bool rounds = type == ProductType::bf16;
+  const Matrix left = rounds ? rounded_to_bf16(difference(r, s)) : difference(r, s);
+  const Matrix right = rounds ? rounded_to_bf16(x) : x;
+  WorstError worst;
+  for (std::uint64_t o = 0; o < outputs; ++o) {
+    for (std::uint64_t c = 0; c < shape.cols; ++c) {
+      Sum sum;
+      for (std::uint64_t t = 0; t < shape.rows; ++t) sum.add(left[t * outputs + o], right[t * shape.cols + c]);
+      sum.value /= static_cast<double>(shape.rows);
+      sum.magnitude /= static_cast<double>(shape.rows);
+      worst.add(product[o * shape.cols + c], sum);
+    }
+  }
+  CHECK(worst.roundings() < 16.0);
+  for (const int threads : kThreadCounts) CHECK(same_bits(sum_of(shape.rows, threads), product));
+}
+
 TEST_CASE("sums have the same bits for any threads and any division into calls") {
   constexpr std::uint64_t kRows = 1100;
   constexpr std::uint64_t kCols = 290;
@@ -125,6 +160,8 @@ TEST_CASE("accumulators without rows give zeros, and refuse wrong use") {
   CHECK_THROWS_AS(empty.add(Matrix(3), Matrix(3), 1, 1), Error);
   GramAccumulator plain(3, ProductType::f32);
   CHECK_THROWS_AS(plain.take_cross(1), Error);
+  CHECK_THROWS_AS(plain.take_outputs(1), Error);
+  CHECK_THROWS_AS(plain.add(Matrix(3), {}, Matrix(2), Matrix(2), 1, 1), Error);
   CHECK_THROWS_AS(plain.add(Matrix(3), Matrix(3), 1, 1), Error);
   CHECK_THROWS_AS(plain.add(Matrix(4), {}, 1, 1), Error);
   CHECK_THROWS_AS(GramAccumulator(0, ProductType::f32), Error);

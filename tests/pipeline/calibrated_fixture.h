@@ -178,6 +178,7 @@ inline const Registry& probe_registry() {
     };
     add("ProbeAll", {true, true, true, false, true});
     add("ProbeCross", {false, false, true, true, false});
+    add("ProbeResidual", {false, false, true, false, false, true});
     add("ProbeRange", {true, false, false, false, false});
     AlgorithmEntry transform;
     transform.name = "probe_transform";
@@ -193,8 +194,9 @@ inline Recipe probe_recipe(const std::string& modifiers) {
   return parse_recipe("default_stage:\n  default_modifiers:\n" + modifiers, "test.yaml", {}, probe_registry());
 }
 
-inline std::string probe(const std::string& name, int bits = 3, const std::string& more = "") {
-  return "    " + name + "Modifier:\n      ignore: [lm_head]\n      config_groups:\n        " + name +
+inline std::string probe(const std::string& name, int bits = 3, const std::string& more = "",
+                         const std::string& ignore = "lm_head") {
+  return "    " + name + "Modifier:\n      ignore: [" + ignore + "]\n      config_groups:\n        " + name +
          ":\n          targets: [Linear]\n          weights: {num_bits: " + std::to_string(bits) +
          ", symmetric: true, strategy: channel}\n" + more;
 }

@@ -31,9 +31,13 @@ struct NaiveStatistics {
   }
 };
 
-/// Of every linear of the blocks of a model in a directory, by module; experts see the rows that chose them.
-inline std::map<std::string, NaiveStatistics> naive_statistics(
-    const std::filesystem::path& model, const std::vector<std::vector<std::int32_t>>& sequences) {
+using InputQuantizers = std::map<std::string, InputQuantizer>;
+
+/// Of every linear of the blocks of a model in a directory, by module; experts see the rows that chose them. `inputs`:
+/// quantized as said on their way into the products.
+inline std::map<std::string, NaiveStatistics> naive_statistics(const std::filesystem::path& model,
+                                                               const std::vector<std::vector<std::int32_t>>& sequences,
+                                                               const InputQuantizers& inputs = {}) {
   const auto checkpoint = open_checkpoint(model);
   const LogicalTensors tensors(*checkpoint, builtin_registry());
   const ModelProgram program = build_model_program(tensors);
@@ -48,6 +52,7 @@ inline std::map<std::string, NaiveStatistics> naive_statistics(
     for (const Program& block : program.blocks) programs.push_back(&block);
     for (const Program* part : programs) {
       ProgramRunner runner(*part, weights, {});
+      for (const auto& [module, quantizer] : inputs) runner.set_input_quantizer(module, quantizer);
       Values values(*part);
       if (part->input >= 0) values.at(part->input) = stream;
       std::vector<ValueId> keep = {part->output};
@@ -77,10 +82,70 @@ inline std::map<std::string, NaiveStatistics> naive_statistics(
 }
 
 inline std::map<std::string, NaiveStatistics> naive_statistics(const std::filesystem::path& model,
-                                                               const std::filesystem::path& ids) {
+                                                               const std::filesystem::path& ids,
+                                                               const InputQuantizers& inputs = {}) {
   CalibrationOptions options;
   options.seq_len = 16;
-  return naive_statistics(model, read_sequences(ids, nullptr, options).sequences);
+  return naive_statistics(model, read_sequences(ids, nullptr, options).sequences, inputs);
+}
+
+/// (R_F - R)^T X over all tokens in float64, for the linear `module`, whose output is added to R; F is another model of
+/// the same architecture. [outputs * cols]
+inline std::vector<double> naive_residual(const std::filesystem::path& model, const std::filesystem::path& reference,
+                                          const std::filesystem::path& ids, const std::string& module) {
+  CalibrationOptions options;
+  options.seq_len = 16;
+  const auto sequences = read_sequences(ids, nullptr, options).sequences;
+  // R and X of all sequences, one after the other.
+  const auto rows_of = [&](const std::filesystem::path& folder) {
+    const auto checkpoint = open_checkpoint(folder);
+    const LogicalTensors tensors(*checkpoint, builtin_registry());
+    const ModelProgram program = build_model_program(tensors);
+    const ModelWeights weights(tensors);
+    std::pair<std::vector<float>, std::vector<float>> rows;
+    for (const auto& sequence : sequences) {
+      Batch batch;
+      batch.lengths = {sequence.size()};
+      batch.ids = sequence;
+      std::vector<float> stream;
+      std::vector<const Program*> programs = {&program.embeddings};
+      for (const Program& block : program.blocks) programs.push_back(&block);
+      for (const Program* part : programs) {
+        ProgramRunner runner(*part, weights, {});
+        Values values(*part);
+        if (part->input >= 0) values.at(part->input) = stream;
+        std::vector<ValueId> keep = {part->output};
+        for (const Op& op : part->ops) {
+          const auto* linear = std::get_if<LinearOp>(&op);
+          if (linear == nullptr || linear->weights.front().module != module) continue;
+          for (const Op& next : part->ops) {
+            const auto* add = std::get_if<AddOp>(&next);
+            if (add == nullptr || (add->a != linear->out && add->b != linear->out)) continue;
+            keep = {part->output, add->a == linear->out ? add->b : add->a, linear->in};
+          }
+        }
+        runner.run(0, part->ops.size(), batch, values, keep);
+        if (keep.size() == 3) {
+          rows.first.insert(rows.first.end(), values.at(keep[1]).begin(), values.at(keep[1]).end());
+          rows.second.insert(rows.second.end(), values.at(keep[2]).begin(), values.at(keep[2]).end());
+        }
+        stream = values.at(part->output);
+      }
+    }
+    return rows;
+  };
+  const auto own = rows_of(model), other = rows_of(reference);
+  std::size_t tokens = 0;
+  for (const auto& sequence : sequences) tokens += sequence.size();
+  const std::size_t outputs = own.first.size() / tokens, cols = own.second.size() / tokens;
+  std::vector<double> sums(outputs * cols);
+  for (std::size_t t = 0; t < tokens; ++t) {
+    for (std::size_t o = 0; o < outputs; ++o) {
+      const double gap = static_cast<double>(other.first[t * outputs + o]) - own.first[t * outputs + o];
+      for (std::size_t c = 0; c < cols; ++c) sums[o * cols + c] += gap * own.second[t * cols + c];
+    }
+  }
+  return sums;
 }
 
 /// Equal up to `tolerance` times the largest value; expected / divisor is what should be there.

@@ -2,6 +2,7 @@
 #include <cmath>
 
 #include "calibrated_fixture.h"
+#include "evaluate/run_schemes.h"
 #include "naive_statistics.h"
 #include "quant/error.h"
 #include "quant/forward.h"
@@ -14,6 +15,24 @@ namespace {
 
 std::map<std::string, std::string> bytes_of(const CalibratedModel& model, const std::string& name) {
   return model_files(model.dir / name);
+}
+
+/// Probes with 8-bit weights and inputs of these arguments.
+std::string static_inputs(const std::string& arguments) {
+  return "    ProbeAllModifier:\n      ignore: [lm_head]\n      config_groups:\n        a:\n"
+         "          targets: [Linear]\n"
+         "          weights: {num_bits: 8, symmetric: true, strategy: channel}\n"
+         "          input_activations: {" +
+         arguments + "}\n";
+}
+
+float number_in(const Checkpoint& checkpoint, const std::string& name) {
+  const TensorInfo* tensor = checkpoint.find(name);
+  REQUIRE(tensor != nullptr);
+  REQUIRE(element_count(tensor->shape) == 1);
+  float value = 0;
+  read_f32(checkpoint.view(*tensor), 0, std::span(&value, 1));
+  return value;
 }
 
 }  // namespace
@@ -115,6 +134,27 @@ TEST_CASE("the bytes do not depend on threads, or on where activations are kept"
   }
 }
 
+TEST_CASE("the residual stream's difference is measured where linears add to it") {
+  CalibratedModel model;
+  Seen::instance() = {};
+  model.run(probe("ProbeResidual"), "out");
+  const Seen seen = Seen::instance();
+  CHECK(model.plan(probe("ProbeResidual")).calibration->second_stream);
+  for (const auto& [module, inputs] : seen.inputs) {
+    const bool adds = module.ends_with("o_proj") || module.ends_with("down_proj");
+    INFO(module);
+    CHECK(inputs.residual.empty() != adds);
+    CHECK(inputs.cross_gram.empty());
+  }
+  // Nothing is quantized before the first one's residual stream.
+  for (const float value : seen.inputs.at("model.layers.0.self_attn.o_proj").residual) CHECK(value == 0.0F);
+  for (const std::string module :
+       {"model.layers.0.mlp.down_proj", "model.layers.1.self_attn.o_proj", "model.layers.1.mlp.down_proj"}) {
+    const auto expected = naive_residual(model.dir / "out", model.dir / "model", model.dir / "ids.npy", module);
+    check_near(seen.inputs.at(module).residual, expected, 12 * 16, 1e-4);
+  }
+}
+
 TEST_CASE("the second stream is the unquantized model") {
   CalibratedModel model;
   Seen::instance() = {};
@@ -204,24 +244,94 @@ TEST_CASE("plain linears of a calibrated recipe are those of a data-free one") {
 }
 
 TEST_CASE("static scales of inputs come from their range") {
+  for (const DType dtype : {DType::F32, DType::F16, DType::BF16}) {
+    TinyLlama sizes;
+    sizes.dtype = dtype;
+    CalibratedModel model(sizes);
+    for (const bool symmetric : {true, false}) {
+      INFO(dtype_name(dtype) << (symmetric ? " symmetric" : " asymmetric"));
+      Seen::instance() = {};
+      const std::string name = symmetric ? "symmetric" : "asymmetric";
+      model.run(static_inputs(std::string("num_bits: 8, strategy: tensor, dynamic: false, symmetric: ") +
+                              (symmetric ? "true" : "false")),
+                name);
+      const auto output = open_checkpoint(model.dir / name);
+      REQUIRE(Seen::instance().inputs.size() == 14);
+      bool shifted = false;
+      for (const auto& [module, inputs] : Seen::instance().inputs) {
+        INFO(module);
+        const double least = *std::min_element(inputs.minimum.begin(), inputs.minimum.end());
+        const double most = *std::max_element(inputs.maximum.begin(), inputs.maximum.end());
+        // compressed-tensors: symmetric scales are absmax / 127.5, others (max - min) / 255, in the weight's type.
+        const double exact = symmetric ? std::max(-least, most) / 127.5 : (most - least) / 255;
+        const float scale = number_in(*output, module + ".input_scale");
+        CHECK(output->find(module + ".input_scale")->dtype == dtype);
+        // Half a unit in the last place, of the type and of the float32 arithmetic before it.
+        CHECK(std::fabs(scale / exact - 1) <= dtype_epsilon(dtype) / 2 + 1.2e-7);
+        CHECK((output->find(module + ".input_zero_point") != nullptr) == !symmetric);
+        if (symmetric) continue;
+        const double zero = std::clamp(std::nearbyint(-128 - least / static_cast<double>(scale)), -128.0, 127.0);
+        CHECK(number_in(*output, module + ".input_zero_point") == zero);
+        shifted = shifted || zero != 0;
+      }
+      CHECK((symmetric || shifted));
+    }
+  }
+}
+
+TEST_CASE("NVFP4 inputs get the global scale of their largest magnitude") {
   CalibratedModel model;
   Seen::instance() = {};
-  model.run(
-      "    ProbeAllModifier:\n      ignore: [lm_head]\n      config_groups:\n        a:\n"
-      "          targets: [Linear]\n"
-      "          weights: {num_bits: 8, symmetric: true, strategy: channel}\n"
-      "          input_activations: {num_bits: 8, symmetric: true, strategy: tensor, dynamic: false}\n",
-      "out");
+  model.run(static_inputs("num_bits: 4, type: float, symmetric: true, strategy: tensor_group, group_size: 16, "
+                          "dynamic: local, scale_dtype: torch.float8_e4m3fn"),
+            "out");
   const auto output = open_checkpoint(model.dir / "out");
   for (const auto& [module, inputs] : Seen::instance().inputs) {
     INFO(module);
-    const TensorInfo* tensor = output->find(module + ".input_scale");
-    REQUIRE(tensor != nullptr);
-    float scale = 0;
-    read_f32(output->view(*tensor), 0, std::span(&scale, 1));
-    const float absmax = *std::max_element(inputs.absmax.begin(), inputs.absmax.end());
-    CHECK(std::fabs(scale / (absmax / 127.5F) - 1) < 1e-3F);
+    const double absmax = *std::max_element(inputs.absmax.begin(), inputs.absmax.end());
+    CHECK(std::fabs(number_in(*output, module + ".input_global_scale") / (448.0 * 6.0 / absmax) - 1) < 1e-6);
   }
+}
+
+TEST_CASE("calibration runs inputs as the finished checkpoint will") {
+  for (const char* inputs : {"num_bits: 8, symmetric: false, strategy: tensor, dynamic: false",
+                             "num_bits: 8, symmetric: true, strategy: tensor, dynamic: false",
+                             "num_bits: 8, type: float, symmetric: true, strategy: tensor, dynamic: false",
+                             "num_bits: 8, symmetric: true, strategy: tensor, dynamic: false, "
+                             "observer_kwargs: {absmax: 3.3}",
+                             "num_bits: 4, type: float, symmetric: true, strategy: tensor_group, group_size: 16, "
+                             "dynamic: local, scale_dtype: torch.float8_e4m3fn",
+                             "num_bits: 4, symmetric: true, strategy: token, dynamic: true"}) {
+    INFO(inputs);
+    CalibratedModel model;
+    Seen::instance() = {};
+    model.run(static_inputs(inputs), "out");
+    const auto output = open_checkpoint(model.dir / "out");
+    const LogicalTensors tensors(*output, builtin_registry());
+    const auto stored = evaluate::input_quantizers(tensors);
+    CHECK(stored.size() == 14);
+    const auto expected = naive_statistics(model.dir / "out", model.dir / "ids.npy", stored);
+    const auto with_floats = naive_statistics(model.dir / "out", model.dir / "ids.npy");
+    double distance = 0;
+    for (const auto& [module, seen] : Seen::instance().inputs) {
+      INFO(module);
+      check_near(seen.gram, expected.at(module).gram, 12 * 16, 1e-5);
+      for (std::size_t i = 0; i < seen.gram.size(); ++i) {
+        distance = std::max(distance, std::fabs(expected.at(module).gram[i] - with_floats.at(module).gram[i]));
+      }
+    }
+    CHECK(distance > 0.05);
+  }
+}
+
+TEST_CASE("embeddings have no inputs to scale") {
+  CalibratedModel model;
+  const Plan plan = model.plan(
+      "    QuantizationModifier:\n      config_groups:\n        a:\n          targets: [Embedding]\n"
+      "          weights: {num_bits: 8, symmetric: true, strategy: channel}\n"
+      "          input_activations: {num_bits: 8, symmetric: true, strategy: tensor, dynamic: false}\n");
+  REQUIRE(plan.problems.size() == 1);
+  CHECK(plan.problems[0].find("model.embed_tokens: an embedding has no inputs") == 0);
 }
 
 TEST_CASE("a stopped run goes on to the same bytes") {
@@ -286,4 +396,61 @@ TEST_CASE("a run that resumes keeps the blocks that were finished") {
   for (const LayerReport& layer : report.layers) CHECK(layer.calibration);
   CHECK(report.calibration->blocks.size() == 2);
   CHECK(bytes_of(model, "out") == bytes_of(model, "whole"));
+}
+
+TEST_CASE("all weights that are not finite are named before anything runs") {
+  CalibratedModel model;
+  const float nan = std::numeric_limits<float>::quiet_NaN();
+  const std::vector<std::pair<std::string, std::uint64_t>> places{{"model.layers.1.mlp.down_proj.weight", 48 * 5 + 7},
+                                                                  {"model.layers.1.post_attention_layernorm.weight", 3},
+                                                                  {"model.embed_tokens.weight", 32 * 49 + 31}};
+  const auto poke = [&](const std::string& name, std::uint64_t index, float value) {
+    std::fstream file(model.dir / "model" / "model.safetensors", std::ios::binary | std::ios::in | std::ios::out);
+    const std::uint16_t half = f32_to_f16(value);
+    file.seekp(static_cast<std::streamoff>(model.checkpoint->find(name)->offset + 2 * index));
+    file.write(reinterpret_cast<const char*>(&half), 2);
+  };
+  const auto error_of = [&](const std::string& recipe) {
+    Seen::instance() = {};
+    try {
+      model.run(recipe, "out");
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::numerical);
+      CHECK(error.hint().find("repair the checkpoint") == 0);
+      CHECK(Seen::instance().order.empty());
+      std::filesystem::remove_all(model.dir / "out.partial");
+      return std::string(error.what());
+    }
+    return std::string();
+  };
+  for (const auto& [name, index] : places) poke(name, index, nan);
+  poke(places[0].first, 48 * 31 + 47, HUGE_VALF);
+  model.checkpoint = open_checkpoint(model.dir / "model");
+  // The bad linear is ignored in the second recipe: the forward pass reads it all the same.
+  for (const std::string& recipe :
+       {probe("ProbeAll"),
+        std::string("    ProbeAllModifier:\n      config_groups:\n        a:\n          targets: ['re:.*q_proj']\n"
+                    "          weights: {num_bits: 8, symmetric: true, strategy: channel}\n")}) {
+    const std::string text = error_of(recipe);
+    INFO(text);
+    CHECK(text.find("down_proj.weight in ") != std::string::npos);
+    CHECK(text.find("has 2 values that are NaN or infinite (first at row 5, column 7: nan)") != std::string::npos);
+    CHECK(text.find("has 1 value that is NaN or infinite (first at element 3: nan)") != std::string::npos);
+    CHECK(text.find("(first at row 49, column 31: nan)") != std::string::npos);
+    CHECK(std::count(text.begin(), text.end(), '\n') == 2);
+  }
+  for (const TensorInfo& tensor : model.checkpoint->tensors()) poke(tensor.name, 0, HUGE_VALF);
+  const std::string text = error_of(probe("ProbeAll"));
+  CHECK(text.find("and 11 more tensors") != std::string::npos);  // 19 of 21: the head is not run
+}
+
+TEST_CASE("weights that only a copy holds may be what they are") {
+  CalibratedModel model;
+  {
+    std::fstream file(model.dir / "model" / "model.safetensors", std::ios::binary | std::ios::in | std::ios::out);
+    const std::uint16_t nan = 0x7E00;
+    file.seekp(static_cast<std::streamoff>(model.checkpoint->find("lm_head.weight")->offset));
+    file.write(reinterpret_cast<const char*>(&nan), 2);
+  }
+  CHECK(model.run(probe("ProbeAll"), "out").layers.size() == 14);
 }

@@ -111,8 +111,9 @@ TEST_CASE("sites of the families") {
 }
 
 TEST_CASE("every family's linears are coded with the inputs of the finished model") {
-  for (const char* name : {"llama_tied_biases", "gemma2", "opt", "gpt_neox", "stablelm_parallel", "mixtral", "phi3",
-                           "qwen2_moe", "qwen3", "olmo2"}) {
+  for (const char* name :
+       {"llama_tied_biases", "gemma2", "opt", "gpt_neox", "stablelm_parallel", "mixtral", "phi3", "qwen2_moe", "qwen3",
+        "olmo2", "bert", "bert_masked_lm", "llama_headless", "gemma3", "opt_post_norm"}) {
     INFO(name);
     const auto model = golden_model(name);
     TempDir dir;
@@ -123,7 +124,10 @@ TEST_CASE("every family's linears are coded with the inputs of the finished mode
       options.calibration.file = dir / "ids.npy";
       options.calibration.product = ProductType::f32;
       options.calibration.data.seq_len = 8;
-      const std::string recipe = (transformed ? "    ProbeTransformModifier: {}\n" : "") + probe("ProbeAll", 4, "");
+      // The program ends with the last block: what an encoder has behind it stays as it is.
+      const std::string recipe =
+          (transformed ? "    ProbeTransformModifier: {}\n" : "") +
+          probe("ProbeAll", 4, "", "lm_head, pooler.dense, 're:cls.*', 're:vision.*', 're:multi.*', 're:.*project_in'");
       const Plan plan = make_plan(model->checkpoint, probe_recipe(recipe), probe_registry(), options);
       for (const std::string& problem : plan.problems) UNSCOPED_INFO(problem);
       REQUIRE(plan.problems.empty());
@@ -171,4 +175,31 @@ TEST_CASE("all experts see all tokens if asked to") {
     ++experts;
   }
   CHECK(experts > 0);
+}
+
+TEST_CASE("linears that no layout has a place for are named in a warning") {
+  const auto warnings_of = [](const std::string& name, const std::string& ignore) {
+    const auto model = golden_model(name);
+    const std::string recipe = "    QuantizationModifier:\n      ignore: [lm_head, " + ignore +
+                               "]\n      config_groups:\n        a:\n          targets: [Linear, Embedding]\n"
+                               "          weights: {num_bits: 8, symmetric: true, strategy: channel}\n";
+    std::string text;
+    for (const std::string& warning :
+         make_plan(model->checkpoint, probe_recipe(recipe), probe_registry(), {}).warnings) {
+      if (warning.find("copied as they are") != std::string::npos) text += warning + "\n";
+    }
+    return text;
+  };
+  CHECK(warnings_of("gpt2", "'re:.*wpe'") ==
+        "transformer.h.0.attn.c_attn, transformer.h.0.attn.c_proj, transformer.h.0.mlp.c_fc and 5 more: weights stored "
+        "as [in, out] (Conv1D) are copied as they are: no layout has a place for transposed linears\n");
+  CHECK(warnings_of("gpt2", "'re:.*c_(attn|proj|fc)'").empty());
+  for (const char* name : {"mixtral_fused", "qwen2_moe_fused", "qwen3_moe_fused"}) {
+    INFO(name);
+    const std::string text = warnings_of(name, "'re:.*router'");
+    CHECK(text.find("experts.down_proj, ") != std::string::npos);
+    CHECK(text.find(" and 1 more: tensors of three dimensions (fused experts)") != std::string::npos);
+    CHECK(warnings_of(name, "'re:.*experts.*'").empty());
+  }
+  for (const char* name : {"llama", "mixtral", "qwen3_moe", "bert"}) CHECK(warnings_of(name, "none").empty());
 }

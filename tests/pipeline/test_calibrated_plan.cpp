@@ -93,6 +93,17 @@ TEST_CASE("a transform with nothing to do is a warning") {
   CHECK(mentions(plan.warnings, "rescales nothing"));
 }
 
+TEST_CASE("a head that is quantized without being rescaled is a warning") {
+  CalibratedModel model;
+  const std::string transform = "    ProbeTransformModifier: {}\n";
+  const std::string text = "ProbeTransformModifier rescales the inputs of blocks, not those of lm_head";
+  CHECK(mentions(model.plan(transform + probe("ProbeAll", 3, "", "")).warnings, text));
+  CHECK_FALSE(mentions(model.plan(transform + probe("ProbeAll")).warnings, text));
+  CHECK_FALSE(mentions(model.plan(probe("ProbeAll", 3, "", "")).warnings, text));
+  CHECK_FALSE(mentions(
+      model.plan("    ProbeTransformModifier: {ignore: [lm_head]}\n" + probe("ProbeAll", 3, "", "")).warnings, text));
+}
+
 TEST_CASE("the plan's identity knows the data") {
   CalibratedModel model;
   const std::string first = model.plan(probe("ProbeAll")).identity;

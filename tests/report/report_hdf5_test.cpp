@@ -104,6 +104,34 @@ TEST_CASE("HDF5 of a calibrated run", "[report][hdf5]") {
   H5Fclose(file);
 }
 
+TEST_CASE("HDF5 of an evaluation", "[report][hdf5]") {
+  TempDir dir;
+  write_report_hdf5(test::evaluated_report(), dir / "a.h5");
+  const hid_t file = H5Fopen((dir / "a.h5").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
+  const auto number = [&](const char* object, const char* name) {
+    double value = 0;
+    const hid_t attribute = H5Aopen_by_name(file, object, name, H5P_DEFAULT, H5P_DEFAULT);
+    REQUIRE(attribute >= 0);
+    H5Aread(attribute, H5T_NATIVE_DOUBLE, &value);
+    H5Aclose(attribute);
+    return value;
+  };
+  CHECK(number("evaluation", "windows") == 3);
+  CHECK(number("evaluation", "increase") == 3.0);
+  CHECK(number("evaluation", "increase_error") == 0.25);
+  CHECK(number("evaluation", "kl_divergence_percent_99_9") == 0.375);
+  CHECK(std::isnan(number("evaluation", "top5_overlap_error")));
+  CHECK(number("evaluation/model", "perplexity") == 7.5);
+  CHECK(number("evaluation/base", "nats_per_token_error") == 0.125);
+  std::vector<double> nats(3);
+  const hid_t dataset = H5Dopen2(file, "evaluation/window_nats", H5P_DEFAULT);
+  REQUIRE(dataset >= 0);
+  H5Dread(dataset, H5T_NATIVE_DOUBLE, H5S_ALL, H5S_ALL, H5P_DEFAULT, nats.data());
+  CHECK(nats == std::vector<double>{1.5, 2.0, 2.5});
+  H5Dclose(dataset);
+  H5Fclose(file);
+}
+
 TEST_CASE("equal reports are equal HDF5 bytes", "[report][hdf5]") {
   const TempDir dir;
   RunReport report = test::llama_report(2);

@@ -60,6 +60,22 @@ TEST_CASE("the page of a calibrated run has the errors of outputs", "[report][ht
   CHECK(report_to_html(test::small_report()).find("data-key=\"output\"") == std::string::npos);
 }
 
+TEST_CASE("the page of an evaluated run has perplexity and divergence", "[report][html]") {
+  const std::string page = report_to_html(test::evaluated_report());
+  for (const char* part : {"id=\"evaluation\"", "7.500", "4.500", "+3.000", "+66.67 %", "3 windows of 8 tokens",
+                           "int8 sym token in 2 linears", "6.25e-2", "75.00", "87.50 %"}) {
+    CAPTURE(part);
+    CHECK(contains(page, part));
+  }
+  CHECK_FALSE(contains(page, "was not measured"));
+  CHECK_FALSE(contains(page, "nan"));
+  CHECK_FALSE(contains(report_to_html(test::small_report()), "id=\"evaluation\""));
+  RunReport alone = test::evaluated_report();
+  alone.evaluation->base.reset();
+  alone.evaluation->result.base.reset();
+  CHECK_FALSE(contains(report_to_html(alone), "KL divergence"));
+}
+
 TEST_CASE("the page loads nothing and runs one known script", "[report][html]") {
   const std::string page = report_to_html(test::llama_report(2));
   CHECK_FALSE(contains(page, "http://"));

@@ -178,6 +178,47 @@ RunReport calibrated_report() {
   return report;
 }
 
+RunReport evaluated_report() {
+  RunReport report = small_report();
+  EvaluationReport evaluation;
+  evaluation.source = "evaluation.txt";
+  evaluation.hash = "feed";
+  evaluation.window_length = 8;
+  evaluation.text_bytes = 96;
+  evaluation.product = "f32";
+  evaluation.model = {"int4 sym group 128", "int8 sym token in 2 linears", "float"};
+  evaluation.base = {"F16", "float", "float"};
+  evaluation.seconds = 2.5;
+  evaluation.peak_memory_planned = 1000;
+  evaluation.peak_memory_measured = 900;
+  EvalResult& result = evaluation.result;
+  result.windows = 3;
+  result.tokens = 24;
+  result.predictions = 21;
+  result.nats = {2.0, 0.125};
+  result.perplexity = {7.5, 0.9375};
+  result.window_nats = {1.5, 2.0, 2.5};
+  BaseComparison base;
+  base.nats = {1.5, 0.125};
+  base.perplexity = {4.5, 0.5625};
+  base.nats_increase = {0.5, 0.0625};
+  base.increase = {3.0, 0.25};
+  base.divergence = {{0.0625, 0.03125}, 0.03125, 0.125, 0.25, 0.375, 0.5};
+  base.same_top = {0.75, 0.125};
+  base.top5 = {0.875, std::nan("")};
+  result.base = base;
+  report.evaluation = evaluation;
+  return report;
+}
+
+RunReport imported_report() {
+  RunReport report = calibrated_report();
+  report.calibration->statistics = {"novels.txt", "cafe", "0.1.0"};
+  report.calibration->sequences = 0;
+  report.calibration->longest = 0;
+  return report;
+}
+
 RunReport llama_report(int blocks) {
   RunReport report;
   Random random(42);
@@ -206,6 +247,10 @@ RunReport hostile_report() {
   report.tool_version = report.model = report.architecture = report.recipe_name = report.recipe_text = attack;
   report.plan_identity = report.layout = report.machine = report.started = attack;
   report.warnings = {attack};
+  report.evaluation = evaluated_report().evaluation;
+  report.evaluation->source = report.evaluation->hash = report.evaluation->product = attack;
+  report.evaluation->model = {attack, attack, attack};
+  report.evaluation->base = report.evaluation->model;
   for (LayerReport& layer : report.layers) {
     layer.module += attack;
     layer.scheme = layer.rule = layer.algorithm = layer.dtype = layer.format = layer.modifier = attack;

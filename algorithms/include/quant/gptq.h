@@ -42,6 +42,7 @@ struct GptqOptions {
       0;                     ///< passes over codes (and scales) after the last column: coordinate descent; <= 1000
   bool refit_scales = true;  ///< a round gives each group the scale that suits its codes best
   double asymmetric = 0;     ///< 0..1: how much of the error of earlier layers is compensated (GPTAQ's alpha); 0: none
+  double residual = 0;       ///< 0..1: how much of the error of what its outputs are added to is compensated; 0: none
 };
 
 /// The result of coding one matrix.

@@ -22,6 +22,9 @@ class CompressedTensors final : public Layout {
   DType scale_dtype(const QuantArgs& args, DType weight_dtype) const override {
     return ct::stored_scale_dtype(args, weight_dtype);
   }
+  DType input_scale_dtype(const QuantArgs& inputs, DType weight_dtype) const override {
+    return ct::activation_scale_dtype(inputs, weight_dtype);
+  }
   std::optional<std::string> unsupported(const Scheme& scheme, const LinearShape& linear) const override {
     return ct::why_unsupported(scheme, linear);
   }

@@ -33,13 +33,13 @@ StoredTensor stored_zero_points(Format format, const QuantArgs& args, const Line
   return {std::move(name), DType::I32, std::move(shape)};
 }
 
+}  // namespace
+
 DType activation_scale_dtype(const QuantArgs& args, DType weight_dtype) {
   QuantArgs plain = args;
   plain.strategy = Strategy::tensor;
   return stored_scale_dtype(plain, weight_dtype);
 }
-
-}  // namespace
 
 std::string_view part_suffix(Part part, Format format) {
   switch (part) {

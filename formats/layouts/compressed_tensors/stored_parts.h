@@ -27,6 +27,8 @@ enum class Part {
 std::string_view part_suffix(Part part, Format format);
 std::vector<Part> parts_of(const Scheme& scheme);
 StoredTensor stored_part(Part part, const Scheme& scheme, const LinearShape& linear);
+/// Type of a static scale of activations.
+DType activation_scale_dtype(const QuantArgs& args, DType weight_dtype);
 
 /// Bytes of a packed row, and rows x this is the size of the codes.
 std::uint64_t code_row_bytes(Format format, const QuantArgs& args, std::uint64_t cols);

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <span>
@@ -27,7 +28,8 @@ struct CalibrationNeeds {
   bool gram = false;
   bool cross_gram = false;  ///< also runs the unquantized model beside the quantized one
   bool rows = false;
-  bool any() const { return absmax || mean_abs || gram || cross_gram || rows; }
+  bool residual = false;  ///< also runs the unquantized model, for linears whose output is added to the residual stream
+  bool any() const { return absmax || mean_abs || gram || cross_gram || residual || rows; }
   CalibrationNeeds& operator|=(const CalibrationNeeds& other);
 };
 
@@ -56,6 +58,9 @@ class Algorithm {
   virtual CalibrationNeeds needs() const = 0;
   /// Why this algorithm cannot make weights of these arguments, or nothing.
   virtual std::optional<std::string> unsupported(const QuantArgs& weights) const = 0;
+  /// Files beside model and recipe whose contents decide the result, in an order that does not depend on the machine:
+  /// they are part of the plan's identity. Throws Error{io} for what is not there.
+  virtual std::vector<std::filesystem::path> input_files() const { return {}; }
 };
 
 /// An algorithm that chooses codes. Objects are immutable and may be used by several threads at once.

@@ -23,6 +23,8 @@ struct InputStatistics {
   std::vector<float> mean_abs;    ///< [cols]: mean |x|
   std::vector<float> gram;        ///< [cols, cols]: H = X^T X / tokens, symmetric, both halves
   std::vector<float> cross_gram;  ///< [cols, cols]: (F - X)^T X / tokens, F the inputs in the unquantized model
+  std::vector<float> residual;    ///< [outputs, cols]: (R_F - R)^T X / tokens, R what the one linear that reads X is
+                                  ///< added to, and R_F the same in the unquantized model
   std::vector<float> rows;        ///< [n, cols]: rows of X at even distances, n <= kSampleRows
 };
 inline constexpr std::uint64_t kSampleRows = 512;

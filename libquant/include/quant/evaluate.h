@@ -6,12 +6,13 @@
 #include <cstdint>
 #include <filesystem>
 #include <functional>
-#include <limits>
 #include <optional>
 #include <span>
 #include <string>
 #include <vector>
 
+#include "quant/calibration_data.h"
+#include "quant/eval_result.h"
 #include "quant/language_model.h"
 #include "quant/tokenizer.h"
 
@@ -34,11 +35,6 @@ struct PredictionPair {
 PredictionPair compare_predictions(std::span<const float> base, std::span<const float> model, std::int32_t target,
                                    std::vector<double>& scratch);
 
-/// A mean and its standard error; NaN where it cannot be told (fewer than two windows).
-struct Estimate {
-  double mean = 0;
-  double error = std::numeric_limits<double>::quiet_NaN();
-};
 /// sum(totals) / sum(counts), with the standard error of that ratio over independent windows. For windows of equal
 /// counts it is the sample deviation of the window means over the square root of their number.
 Estimate mean_over_windows(std::span<const double> totals, std::span<const std::uint64_t> counts);
@@ -50,31 +46,6 @@ struct EvalOptions {
   /// Called at most ten times a second: tokens done (by share of the work) and to do.
   std::function<void(std::uint64_t done, std::uint64_t total)> progress = {};
   const std::atomic<bool>* stop = nullptr;  ///< set to true: ends with Error{interrupted}
-};
-
-struct Divergence {
-  Estimate mean;  ///< of KL(base || model) per prediction, in nats
-  double median = 0, percent90 = 0, percent99 = 0, percent999 = 0, maximum = 0;  ///< over all predictions
-};
-
-struct BaseComparison {
-  Estimate nats;           ///< of the base, per prediction
-  Estimate perplexity;     ///< of the base
-  Estimate nats_increase;  ///< model less base; paired by window
-  Estimate increase;       ///< of the perplexity; paired by window
-  Divergence divergence;
-  Estimate same_top;  ///< share of predictions with the same likeliest token
-  Estimate top5;      ///< mean share of common tokens among the five likeliest
-};
-
-struct EvalResult {
-  std::uint64_t windows = 0;
-  std::uint64_t tokens = 0;         ///< of all windows
-  std::uint64_t predictions = 0;    ///< tokens less one per window
-  Estimate nats;                    ///< -ln p per prediction
-  Estimate perplexity;              ///< exp(nats), its error by propagation
-  std::vector<double> window_nats;  ///< mean of each window
-  std::optional<BaseComparison> base;
 };
 
 /// Perplexity of `model` on token sequences, each of which stands alone (positions begin at 0, nothing before it is
@@ -89,6 +60,7 @@ struct WindowOptions {
   std::uint64_t length = 2048;        ///< tokens of each window, the one in `first` included
   std::uint64_t count = 0;            ///< windows to take; 0: all
   std::optional<std::int32_t> first;  ///< a token that begins each window (<s>)
+  ChatTemplate chat = {};             ///< for "messages"
 };
 /// A text in windows that do not overlap; the rest that fills none is dropped.
 struct EvalWindows {

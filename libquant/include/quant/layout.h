@@ -75,6 +75,11 @@ class Layout {
 
   /// Type in which this layout stores the scales of such a weight.
   virtual DType scale_dtype(const QuantArgs& args, DType weight_dtype) const = 0;
+  /// Type in which this layout stores the static scale of such a linear's inputs. A global scale (NVFP4) is F32.
+  virtual DType input_scale_dtype(const QuantArgs& inputs, DType weight_dtype) const {
+    static_cast<void>(inputs), static_cast<void>(weight_dtype);
+    return DType::F32;
+  }
   /// Why this linear cannot be stored with that scheme, or nothing.
   virtual std::optional<std::string> unsupported(const Scheme& scheme, const LinearShape& linear) const = 0;
   /// The format's own name for what such a scheme becomes ("pack-quantized").

@@ -41,11 +41,12 @@ class Product {
   std::unique_ptr<State> state_;
 };
 
-/// Accumulates X^T X (and X^T Y) over calls.
+/// Accumulates X^T X (and products of other matrices with X) over calls.
 class GramAccumulator {
  public:
-  /// `cross`: accumulates (A - X)^T X of a second matrix A as well.
-  GramAccumulator(std::uint64_t cols, ProductType type, bool cross = false);
+  /// `cross`: accumulates (A - X)^T X of a second matrix A as well. `outputs` > 0: and (R - S)^T X of two matrices with
+  /// that many columns.
+  GramAccumulator(std::uint64_t cols, ProductType type, bool cross = false, std::uint64_t outputs = 0);
   ~GramAccumulator();
   GramAccumulator(GramAccumulator&&) noexcept;
   GramAccumulator& operator=(GramAccumulator&&) noexcept;
@@ -54,10 +55,15 @@ class GramAccumulator {
   std::uint64_t rows() const;  ///< seen so far
   /// Adds the rows of x [count, cols]. `a` [count, cols]: the second matrix, if cross. Same bits for any `threads`.
   void add(std::span<const float> x, std::span<const float> a, std::uint64_t count, int threads);
+  /// The same with r and s [count, outputs].
+  void add(std::span<const float> x, std::span<const float> a, std::span<const float> r, std::span<const float> s,
+           std::uint64_t count, int threads);
   /// Moves out the full symmetric matrix X^T X / rows [cols, cols]; zeros if nothing was added.
   std::vector<float> take_gram(int threads);
   /// Moves out (A - X)^T X / rows [cols, cols].
   std::vector<float> take_cross(int threads);
+  /// Moves out (R - S)^T X / rows [outputs, cols].
+  std::vector<float> take_outputs(int threads);
 
  private:
   struct State;

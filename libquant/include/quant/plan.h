@@ -22,11 +22,13 @@ namespace quant {
 
 /// What algorithms that look at activations learn from, and how. Ignored by recipes that need no data.
 struct CalibrationRequest {
-  std::filesystem::path file;          ///< empty: none given
-  CalibrationOptions data;             ///< how sequences are made of it
-  bool all_experts = false;            ///< every expert sees every token
-  std::optional<ProductType> product;  ///< operands of big products; null: the fastest
-  std::uint64_t activation_bytes = 0;  ///< activations held in memory, the rest goes to disk; 0: chosen by the plan
+  std::filesystem::path file;             ///< empty: none given
+  CalibrationOptions data;                ///< how sequences are made of it
+  bool all_experts = false;               ///< every expert sees every token
+  std::optional<ProductType> product;     ///< operands of big products; null: the fastest
+  std::uint64_t activation_bytes = 0;     ///< activations held in memory, the rest goes to disk; 0: chosen by the plan
+  std::filesystem::path statistics = {};  ///< a file of statistics to use in the place of `file`; empty: none
+  std::filesystem::path save_statistics = {};  ///< where the statistics of the pass go; empty: nowhere
 };
 
 /// Stands for the first layout, in the order of the registry, that can hold every linear of the plan.
@@ -98,7 +100,9 @@ struct CalibrationPlan {
   std::uint64_t activation_bytes = 0;  ///< activations held in memory at most
   std::uint64_t statistics_bytes = 0;  ///< statistics collected in one sweep at most (more if one input needs more)
   std::uint64_t disk_bytes = 0;        ///< temporary files in the partial directory at most
-  double product_operations = 0;       ///< of linears and attention
+  bool imported = false;               ///< statistics come from the file `source`; nothing runs but the solvers
+  std::string data, data_hash, statistics_tool;  ///< with it: what the file says of its origin; may be empty
+  double product_operations = 0;                 ///< of linears and attention
   double gram_operations = 0;
   double solve_operations = 0;  ///< an estimate: two operations per weight and column
   double total_operations() const { return product_operations + gram_operations + solve_operations; }

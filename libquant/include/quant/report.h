@@ -7,13 +7,15 @@
 #include <string>
 #include <vector>
 
+#include "quant/eval_result.h"
 #include "quant/metrics.h"
 #include "quant/tensor.h"
 
 namespace quant {
 
-/// Version 2 added what calibrated runs measure; files of version 1 are still read.
-inline constexpr int kReportSchemaVersion = 2;
+/// Version 2 added what calibrated runs measure, version 3 evaluations and imported statistics; files of all versions
+/// are read.
+inline constexpr int kReportSchemaVersion = 3;
 
 /// Errors of a linear's outputs over the calibration inputs X, from sums over all outputs y = X w^T and their
 /// approximations v: relative error noise / signal and what else `summarize` makes of sums.
@@ -41,15 +43,49 @@ struct BlockReport {
   std::vector<std::string> notes;      ///< what transforms did
 };
 
+/// Where statistics came from that a run took from a file instead of collecting them; texts may be empty.
+struct StatisticsSource {
+  std::string data;  ///< name of the file that they were collected on
+  std::string data_hash;
+  std::string tool_version;
+};
+
 /// The data that a calibrated run learnt from.
 struct CalibrationReport {
   std::string source;  ///< name of the file, without its folder
-  std::string hash;
+  std::string hash;    ///< of token ids and sequence lengths; of the whole file where statistics were imported
   std::uint64_t sequences = 0;
   std::uint64_t tokens = 0;
   std::uint64_t longest = 0;
   std::string product;  ///< "f32" or "bf16"
   std::vector<BlockReport> blocks;
+  std::optional<StatisticsSource> statistics = {};  ///< where no text was read
+};
+
+/// How a model ran in an evaluation.
+struct EvaluatedAs {
+  std::string weights;      ///< "int4 sym group 128", "F16"
+  std::string activations;  ///< "int8 sym token in 42 linears", "float"
+  std::string kv_cache;     ///< "int8 sym tensor", "float"
+};
+
+/// What the finished checkpoint makes of a text: docs/evaluation.md.
+struct EvaluationReport {
+  std::string source;  ///< name of the file, without its folder
+  std::string hash;    ///< of token ids and window lengths
+  std::uint64_t window_length = 0;
+  std::optional<std::int32_t> first_token;  ///< that begins each window
+  std::uint64_t text_bytes = 0;             ///< of the windows' tokens, decoded; 0: not known
+  std::string product;                      ///< "f32" or "bf16"
+  EvaluatedAs model;
+  std::optional<EvaluatedAs> base;  ///< with result.base
+  EvalResult result;
+  double seconds = 0;
+  std::uint64_t peak_memory_planned = 0;
+  std::uint64_t peak_memory_measured = 0;
+
+  /// `nats` per token as bits per byte of the text; NaN where the bytes are not known.
+  double bits_per_byte(double nats) const;
 };
 
 struct LayerReport {
@@ -105,6 +141,7 @@ struct RunReport {
   std::vector<SkippedTensor> skipped;
   std::vector<std::string> warnings;
   std::optional<CalibrationReport> calibration;
+  std::optional<EvaluationReport> evaluation;
 };
 
 /// All layers together.
@@ -121,6 +158,9 @@ std::string report_to_html(const RunReport& report);
 std::string report_to_csv(const RunReport& report);
 /// HDF5 with per-row and per-group arrays (docs/report.md gives the groups). Throws Error{io}.
 void write_report_hdf5(const RunReport& report, const std::filesystem::path& path);
+/// Replaces report.h5, report.html and report.json of a directory, each at once and durably, the last one last.
+/// Throws Error{io}.
+void write_report_files(const RunReport& report, const std::filesystem::path& directory);
 /// Adds row_nmse and group_nmse of `path` to the layers of the same name. Throws Error{io} or Error{corrupt_file}.
 void read_report_hdf5_arrays(const std::filesystem::path& path, RunReport& report);
 

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "quant/calibrated.h"
+#include "quant/checkpoint.h"
 
 namespace quant {
 
@@ -18,10 +19,21 @@ inline constexpr std::uint64_t kStatisticsSchemaVersion = 1;
 
 /// What statistics were collected with. For the user and for comparison; texts may be empty.
 struct StatisticsOrigin {
-  std::string model;         ///< directory or name of the model
-  std::string data;          ///< TokenSequences::source
-  std::string data_hash;     ///< TokenSequences::hash
-  std::string tool_version;  ///< of the program that wrote the file
+  std::string model;            ///< directory or name of the model
+  std::string data;             ///< TokenSequences::source
+  std::string data_hash;        ///< TokenSequences::hash
+  std::string tool_version;     ///< of the program that wrote the file
+  std::string model_hash = {};  ///< model_fingerprint of the model
+};
+
+/// Differs between models, fine-tuned ones too: a hash of names, types, shapes and first bytes of all tensors.
+std::string model_fingerprint(const Checkpoint& checkpoint);
+
+/// What is known of one input without reading it.
+struct StatisticsSummary {
+  std::uint64_t tokens = 0;
+  std::uint64_t cols = 0;
+  CalibrationNeeds parts;  ///< what there is; sizes are checked by read()
 };
 
 /// Writes one input after the other, so that a large model's statistics need not be in memory together.
@@ -58,6 +70,8 @@ class StatisticsFileReader {
   /// Throws Error{usage} if there is no such module, Error{corrupt_file} for parts that do not fit each other or hold
   /// values that are not finite.
   InputStatistics read(const std::string& module) const;
+  /// Throws as read().
+  StatisticsSummary describe(const std::string& module) const;
 
  private:
   std::filesystem::path file_;

@@ -26,6 +26,7 @@ struct Verification {
   std::size_t tensors = 0;   ///< stored
   std::size_t linears = 0;   ///< quantized
   std::uint64_t scales = 0;  ///< read and found good or bad
+  std::size_t caches = 0;    ///< attention modules with stored scales of keys and values
   bool report = false;       ///< a report.json was read
 
   std::size_t count(Finding::Severity severity) const;

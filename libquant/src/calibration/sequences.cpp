@@ -58,7 +58,8 @@ TokenSequences read_sequences(const std::filesystem::path& file, const Tokenizer
   std::error_code error;
   if (!std::filesystem::is_regular_file(file, error)) {
     throw Error(ErrorCode::io,
-                file.string() + ": cannot open the calibration data (" + (error ? error.message() : "not a file") + ")",
+                file.string() + ": cannot open the file of text or token ids (" +
+                    (error ? error.message() : "not a file") + ")",
                 "Give a .txt, .jsonl, .npy or .h5 file.");
   }
   Packer packer(options);

@@ -52,6 +52,17 @@ class GroupReader {
     }
   }
 
+  StatisticsSummary describe() const {
+    const auto has = [&](const char* name) { return input_.has(group_ + "/" + name); };
+    StatisticsSummary summary{result_.tokens, result_.cols, {}};
+    summary.parts.absmax = has("absmax");
+    summary.parts.mean_abs = has("mean_abs");
+    summary.parts.gram = has(calibration::kGramUpper) || has(calibration::kGramFull);
+    summary.parts.cross_gram = has("cross_gram");
+    summary.parts.rows = has("rows");
+    return summary;
+  }
+
   InputStatistics read() {
     for (const StatisticsPart& part : kStatisticsParts) {
       const std::string path = group_ + "/" + part.name;
@@ -162,7 +173,7 @@ StatisticsFileReader::StatisticsFileReader(std::filesystem::path file) : file_(s
                 "Use the version of the program that wrote it.", kKind);
   }
   origin_ = {optional_text(input, "model"), optional_text(input, "data"), optional_text(input, "data_hash"),
-             optional_text(input, "tool_version")};
+             optional_text(input, "tool_version"), optional_text(input, "model_hash")};
   for (const std::string& link : input.names("inputs")) modules_.push_back(module_of(link));
   std::sort(modules_.begin(), modules_.end());
 }
@@ -171,15 +182,28 @@ bool StatisticsFileReader::has(std::string_view module) const {
   return std::binary_search(modules_.begin(), modules_.end(), module);
 }
 
+namespace {
+
+std::string group_of(const StatisticsFileReader& reader, const std::filesystem::path& file, const std::string& module) {
+  if (reader.has(module)) return "inputs/" + report::hdf5_link_name(module);
+  throw Error(ErrorCode::usage, file.string() + ": has no statistics of '" + module + "'",
+              "They were collected with another model or another recipe.");
+}
+
+}  // namespace
+
 InputStatistics StatisticsFileReader::read(const std::string& module) const {
-  if (!has(module)) {
-    throw Error(ErrorCode::usage, file_.string() + ": has no statistics of '" + module + "'",
-                "They were collected with another model or another recipe.");
-  }
+  const std::string group = group_of(*this, file_, module);
   const Hdf5Input input(file_, kKind);
-  const std::string group = "inputs/" + report::hdf5_link_name(module);
   if (!input.has(group)) input.wrong(group, "is missing");
   return GroupReader(input, group).read();
+}
+
+StatisticsSummary StatisticsFileReader::describe(const std::string& module) const {
+  const std::string group = group_of(*this, file_, module);
+  const Hdf5Input input(file_, kKind);
+  if (!input.has(group)) input.wrong(group, "is missing");
+  return GroupReader(input, group).describe();
 }
 
 std::map<std::string, InputStatistics> read_statistics(const std::filesystem::path& file) {

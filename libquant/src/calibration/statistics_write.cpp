@@ -162,6 +162,7 @@ StatisticsFileWriter::StatisticsFileWriter(std::filesystem::path file, const Sta
   root.text("data", origin.data);
   root.text("data_hash", origin.data_hash);
   root.text("tool_version", origin.tool_version);
+  root.text("model_hash", origin.model_hash);
   make_group(session, made.get(), "inputs");
   H5Iinc_ref(made.get());  // the handle lets go of one reference, this object keeps the other
   state_->id = made.get();

@@ -78,9 +78,17 @@ struct LanguageModel::State {
     forward.threads = options.threads;
     if (options.quantize_activations) inputs = evaluate::input_quantizers(weights.tensors());
     if (options.quantize_kv_cache) {
-      kv = options.kv_cache ? options.kv_cache : evaluate::stored_kv_scheme(weights.tensors());
+      kv = options.kv_cache;
+      if (!kv) use_stored_cache();
     }
     make_runners();
+  }
+
+  void use_stored_cache() {
+    const auto stored = evaluate::stored_kv_scheme(weights.tensors());
+    if (!stored) return;
+    kv = stored->kv;
+    kv_needs_scales = stored->needs_scales;
   }
 
   void make_runners() {
@@ -92,7 +100,8 @@ struct LanguageModel::State {
       blocks.emplace_back(block, weights, forward);
       set_inputs(blocks.back());
       if (kv) {
-        blocks.back().set_kv_quantizer(evaluate::with_scales(*kv, weights.tensors(), attention_module(block)));
+        blocks.back().set_kv_quantizer(
+            evaluate::with_scales(*kv, weights.tensors(), attention_module(block), kv_needs_scales));
       }
     }
   }
@@ -142,6 +151,7 @@ struct LanguageModel::State {
   std::uint64_t quantized_inputs = 0;
   std::string input_scheme;
   std::optional<KvQuantizer> kv;
+  bool kv_needs_scales = false;
   MemoryPlan plan;
   std::optional<ProgramRunner> embeddings, head;
   std::vector<ProgramRunner> blocks;

@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "quant/error.h"
+#include "quant/language_model.h"
 
 namespace quant::evaluate {
 namespace {
@@ -27,16 +28,27 @@ float positive(const StoredLinear& linear, std::string_view suffix, float value)
       kInputHint, "BadInputScale");
 }
 
+float zero_point(const StoredLinear& linear) {
+  const StoredInput& input = *linear.input;
+  const auto least = static_cast<float>(code_min(input.args));
+  const auto most = static_cast<float>(code_max(input.args));
+  const float zero = input.zero_point;
+  if (zero >= least && zero <= most && zero == std::nearbyint(zero)) return zero;
+  throw Error(ErrorCode::corrupt_file,
+              fmt::format("tensor {}.input_zero_point holds {}, not an integer from {} to {}", linear.shape.module,
+                          zero, least, most),
+              kInputHint, "BadInputZeroPoint");
+}
+
 InputQuantizer input_quantizer(const StoredLinear& linear) {
   const StoredInput& input = *linear.input;
   const QuantArgs& args = input.args;
-  const bool known =
-      args.strategy == Strategy::tensor || args.strategy == Strategy::token || args.strategy == Strategy::group;
-  if (!known) refuse_input(linear, fmt::format("strategy {} is not computed here", to_string(args.strategy)));
-  const bool is_static = args.dynamic == Dynamic::no;
-  if (is_static && args.strategy != Strategy::tensor) refuse_input(linear, "static scales are per tensor only");
-  if (!is_static) return {args, 0, 0};
-  return {args, positive(linear, "input_scale", input.scale), input.zero_point};
+  if (const std::string problem = problem_of_inputs(args); !problem.empty()) refuse_input(linear, problem);
+  if (is_nvfp4(args) && args.dynamic != Dynamic::yes) {
+    return {args, positive(linear, "input_global_scale", input.global_scale), 0};
+  }
+  if (args.dynamic != Dynamic::no) return {args, 0, 0};
+  return {args, positive(linear, "input_scale", input.scale), args.symmetric ? 0.0F : zero_point(linear)};
 }
 
 float static_scale(const LogicalTensors& tensors, const std::string& name) {
@@ -51,8 +63,8 @@ float static_scale(const LogicalTensors& tensors, const std::string& name) {
   float scale = 0;
   tensors.read_rows(*tensor, 0, 1, std::span(&scale, 1));
   if (!std::isfinite(scale) || scale <= 0) {
-    throw Error(ErrorCode::corrupt_file, fmt::format("tensor {} holds {}, not a positive number", name, scale), "",
-                "BadKvScale");
+    throw Error(ErrorCode::corrupt_file, fmt::format("tensor {} holds {}, not a positive number", name, scale),
+                "--kv-cache none evaluates without a quantized cache", "BadKvScale");
   }
   return scale;
 }
@@ -67,11 +79,12 @@ std::map<std::string, InputQuantizer> input_quantizers(const LogicalTensors& ten
   return quantizers;
 }
 
-std::optional<KvQuantizer> stored_kv_scheme(const LogicalTensors& tensors) {
+std::optional<StoredCache> stored_kv_scheme(const LogicalTensors& tensors) {
   if (tensors.layout() == nullptr) return std::nullopt;
   const auto args = tensors.layout()->kv_cache_scheme(tensors.checkpoint().config());
   if (!args) return std::nullopt;
-  KvQuantizer kv;
+  StoredCache cache;
+  KvQuantizer& kv = cache.kv;
   kv.bits = args->num_bits;
   kv.type = args->type;
   kv.symmetric = args->symmetric;
@@ -86,14 +99,23 @@ std::optional<KvQuantizer> stored_kv_scheme(const LogicalTensors& tensors) {
                             to_string(args->strategy)),
                 "--kv-cache none evaluates without a quantized cache", "UnsupportedKvScheme");
   }
-  return kv;
+  // Serving engines store FP8 without scales as it is; integers mean nothing then.
+  cache.needs_scales =
+      args->strategy == Strategy::tensor && args->dynamic == Dynamic::no && args->type == NumberType::integer;
+  return cache;
 }
 
-KvQuantizer with_scales(const KvQuantizer& kv, const LogicalTensors& tensors, const std::string& attention) {
+KvQuantizer with_scales(const KvQuantizer& kv, const LogicalTensors& tensors, const std::string& attention,
+                        bool needs_scales) {
   const auto scale = [&](KvQuantizer::Scale kind, float given, const char* suffix) {
     if (kind != KvQuantizer::Scale::tensor || given != 0) return given;
     const float stored = static_scale(tensors, attention + suffix);
-    // Serving engines store FP8 without scales as it is.
+    if (stored == 0 && needs_scales) {
+      throw Error(
+          ErrorCode::corrupt_file,
+          fmt::format("tensor {}{} is missing, where kv_cache_scheme says that the scale is stored", attention, suffix),
+          "--kv-cache none evaluates without a quantized cache", "MissingKvScale");
+    }
     return stored == 0 && kv.type == NumberType::floating ? 1.0F : stored;
   };
   KvQuantizer scaled = kv;
@@ -103,3 +125,17 @@ KvQuantizer with_scales(const KvQuantizer& kv, const LogicalTensors& tensors, co
 }
 
 }  // namespace quant::evaluate
+
+namespace quant {
+
+std::string problem_of_inputs(const QuantArgs& inputs) {
+  const bool is_static = inputs.dynamic == Dynamic::no;
+  if (is_nvfp4(inputs)) return is_static ? "scales of groups cannot be static" : "";
+  const Strategy strategy = inputs.strategy;
+  if (strategy != Strategy::tensor && strategy != Strategy::token && strategy != Strategy::group) {
+    return fmt::format("strategy {} is not computed here", to_string(strategy));
+  }
+  return is_static && strategy != Strategy::tensor ? "static scales are per tensor only" : "";
+}
+
+}  // namespace quant

@@ -25,6 +25,7 @@ EvalWindows read_windows(const std::filesystem::path& file, const Tokenizer* tok
   packed.seq_len = taken;
   packed.pack = true;
   packed.special = false;
+  packed.chat = options.chat;
   TokenSequences read = read_sequences(file, tokenizer, packed);
   EvalWindows windows{std::move(read.sequences), read.source, read.hash, 0, 0};
   windows.tokens = taken * windows.windows.size();

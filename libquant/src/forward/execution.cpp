@@ -292,6 +292,8 @@ void Execution::execute(const EmbeddingOp& op) {
       for (float& value : row) value *= op.factor;
     }
   });
+  // A page fault brings a row's neighbours too: after some texts that would be the whole table.
+  if (tokens_ > 1) state_.weights.tensors().done_reading(*table);
 }
 
 std::vector<AttentionSequence> Execution::attention_sequences(const AttentionOp& op, std::vector<KvLayer>& layers) {

@@ -33,7 +33,9 @@ void read_matrix(const LogicalTensors& tensors, const LogicalTensor& tensor, std
     const std::uint64_t row = task * step;
     const std::uint64_t rows = std::min(step, count - row);
     tensors.read_rows(tensor, first + row, rows, out.subspan(row * tensor.cols, rows * tensor.cols));
+    tensors.done_reading(tensor, first + row, rows);
   });
+  tensors.done_reading(tensor);  // pages that the parts share
 }
 
 // out [cols, rows] = in^T for in [rows, cols], by tiles that stay in the cache.

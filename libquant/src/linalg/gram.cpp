@@ -29,11 +29,11 @@ struct Tile {
   std::uint64_t i = 0, j = 0, rows = 0, cols = 0;
 };
 
-std::vector<Tile> make_tiles(std::uint64_t n, bool upper_only) {
+std::vector<Tile> make_tiles(std::uint64_t m, std::uint64_t n, bool upper_only = false) {
   std::vector<Tile> tiles;
-  for (std::uint64_t i = 0; i < n; i += kTile) {
+  for (std::uint64_t i = 0; i < m; i += kTile) {
     for (std::uint64_t j = upper_only ? i : 0; j < n; j += kTile) {
-      tiles.push_back({i, j, std::min(kTile, n - i), std::min(kTile, n - j)});
+      tiles.push_back({i, j, std::min(kTile, m - i), std::min(kTile, n - j)});
     }
   }
   return tiles;
@@ -108,58 +108,99 @@ void finish_tile(const Tile& tile, std::uint64_t n, double factor, float* gram) 
   }
 }
 
+// The sum of (A - B)^T X over chunks, for matrices A and B [count, width].
+struct DifferenceSum {
+  std::uint64_t width = 0;  // 0: not asked for
+  bool taken = false;
+  std::vector<float> sum;             // [width, cols]
+  std::vector<float> a_rows, b_rows;  // less than a chunk of rows; b_rows unused where B is X
+  Operands operands;
+
+  DifferenceSum(std::uint64_t matrix_width, std::uint64_t cols, Operand kind)
+      : width(matrix_width), sum(matrix_width * cols), operands(kind, matrix_width) {}
+  void convert(const float* a, const float* b, std::uint64_t row) {
+    linalg::difference_to_operand(a + row * width, b + row * width, width, operands.kind, operands.row(row));
+  }
+  std::vector<float> take(std::uint64_t cols, double factor, int threads) {
+    for_tasks(threads, pieces(width, kTile), [&](std::size_t task) {
+      const std::uint64_t end = std::min(width, (task + 1) * kTile);
+      for (std::uint64_t i = task * kTile * cols; i < end * cols; ++i) {
+        sum[i] = static_cast<float>(static_cast<double>(sum[i]) * factor);
+      }
+    });
+    return std::move(sum);
+  }
+};
+
+void keep_rows(std::vector<float>& buffer, const float* rows, std::uint64_t waiting, std::uint64_t count,
+               std::uint64_t width) {
+  buffer.resize(kChunk * width);
+  std::memcpy(buffer.data() + waiting * width, rows, count * width * sizeof(float));
+}
+
+// Rows that one call brings, on their way.
+struct GivenRows {
+  const float *x = nullptr, *a = nullptr, *r = nullptr, *s = nullptr;
+};
+
 }  // namespace
 
 struct GramAccumulator::State {
   std::uint64_t cols = 0;
-  bool cross = false;
   std::uint64_t rows = 0;     // seen
   std::uint64_t waiting = 0;  // of them in the buffers
   bool gram_taken = false;
-  bool cross_taken = false;
-  std::vector<float> gram, other;
-  std::vector<float> x_buffer, a_buffer;  // less than a chunk of rows
-  Operands x_operands, difference;
+  std::vector<float> gram;
+  std::vector<float> x_buffer;  // less than a chunk of rows
+  Operands x_operands;
+  DifferenceSum cross, outputs;
 
-  State(std::uint64_t n, ProductType type, bool with_cross)
-      : cols(n), cross(with_cross), x_operands(linalg::operand_of(type), n), difference(linalg::operand_of(type), n) {}
+  State(std::uint64_t n, ProductType type, std::uint64_t cross_width, std::uint64_t output_width)
+      : cols(n),
+        gram(n * n),
+        x_operands(linalg::operand_of(type), n),
+        cross(cross_width, n, linalg::operand_of(type)),
+        outputs(output_width, n, linalg::operand_of(type)) {}
 
-  void add_chunk(const float* x, const float* a, std::uint64_t count, int threads);
-  void keep(const float* x, const float* a, std::uint64_t count);
+  void add_chunk(const GivenRows& given, std::uint64_t count, int threads);
+  void keep(const GivenRows& given, std::uint64_t count);
   void flush(int threads);
+  void advance(GivenRows& given, std::uint64_t count) const;
+  bool anything_taken() const { return gram_taken || cross.taken || outputs.taken; }
   double factor() const { return rows == 0 ? 0.0 : 1.0 / static_cast<double>(rows); }
 };
 
-void GramAccumulator::State::add_chunk(const float* x, const float* a, std::uint64_t count, int threads) {
+void GramAccumulator::State::add_chunk(const GivenRows& given, std::uint64_t count, int threads) {
   x_operands.reserve_chunk();
-  if (cross) difference.reserve_chunk();
+  if (cross.width > 0) cross.operands.reserve_chunk();
+  if (outputs.width > 0) outputs.operands.reserve_chunk();
   for_tasks(threads, pieces(count, kConvert), [&](std::size_t task) {
     const std::uint64_t end = std::min(count, (task + 1) * kConvert);
     for (std::uint64_t row = task * kConvert; row < end; ++row) {
-      linalg::to_operand(x + row * cols, cols, x_operands.kind, x_operands.row(row));
-      if (!cross) continue;
-      linalg::difference_to_operand(a + row * cols, x + row * cols, cols, difference.kind, difference.row(row));
+      linalg::to_operand(given.x + row * cols, cols, x_operands.kind, x_operands.row(row));
+      if (cross.width > 0) cross.convert(given.a, given.x, row);
+      if (outputs.width > 0) outputs.convert(given.r, given.s, row);
     }
   });
-  const std::vector<Tile> tiles = make_tiles(cols, true);
-  const std::vector<Tile> cross_tiles = cross ? make_tiles(cols, false) : std::vector<Tile>{};
+  const std::vector<Tile> tiles = make_tiles(cols, cols, true);
+  const std::vector<Tile> cross_tiles = make_tiles(cross.width, cols), output_tiles = make_tiles(outputs.width, cols);
   const TileProducts products(tiles, cols, x_operands, x_operands, count);
-  const TileProducts cross_products(cross_tiles, cols, difference, x_operands, count);
-  for_tasks(threads, tiles.size() + cross_tiles.size(), [&](std::size_t task) {
-    if (task < tiles.size()) {
-      products.run(tiles[task], gram.data());
-    } else {
-      cross_products.run(cross_tiles[task - tiles.size()], other.data());
-    }
+  const TileProducts cross_products(cross_tiles, cols, cross.operands, x_operands, count);
+  const TileProducts output_products(output_tiles, cols, outputs.operands, x_operands, count);
+  for_tasks(threads, tiles.size() + cross_tiles.size() + output_tiles.size(), [&](std::size_t task) {
+    if (task < tiles.size()) return products.run(tiles[task], gram.data());
+    task -= tiles.size();
+    if (task < cross_tiles.size()) return cross_products.run(cross_tiles[task], cross.sum.data());
+    output_products.run(output_tiles[task - cross_tiles.size()], outputs.sum.data());
   });
 }
 
-void GramAccumulator::State::keep(const float* x, const float* a, std::uint64_t count) {
-  x_buffer.resize(kChunk * cols);
-  std::memcpy(x_buffer.data() + waiting * cols, x, count * cols * sizeof(float));
-  if (cross) {
-    a_buffer.resize(kChunk * cols);
-    std::memcpy(a_buffer.data() + waiting * cols, a, count * cols * sizeof(float));
+void GramAccumulator::State::keep(const GivenRows& given, std::uint64_t count) {
+  keep_rows(x_buffer, given.x, waiting, count, cols);
+  if (cross.width > 0) keep_rows(cross.a_rows, given.a, waiting, count, cols);
+  if (outputs.width > 0) {
+    keep_rows(outputs.a_rows, given.r, waiting, count, outputs.width);
+    keep_rows(outputs.b_rows, given.s, waiting, count, outputs.width);
   }
   waiting += count;
 }
@@ -167,16 +208,23 @@ void GramAccumulator::State::keep(const float* x, const float* a, std::uint64_t 
 void GramAccumulator::State::flush(int threads) {
   if (waiting == 0) return;
   const std::uint64_t count = std::exchange(waiting, 0);
-  add_chunk(x_buffer.data(), a_buffer.data(), count, threads);
+  add_chunk({x_buffer.data(), cross.a_rows.data(), outputs.a_rows.data(), outputs.b_rows.data()}, count, threads);
 }
 
-GramAccumulator::GramAccumulator(std::uint64_t cols, ProductType type, bool cross) {
-  if (cols == 0 || cols > (std::uint64_t{1} << 31)) {
+void GramAccumulator::State::advance(GivenRows& given, std::uint64_t count) const {
+  given.x += count * cols;
+  if (cross.width > 0) given.a += count * cols;
+  if (outputs.width == 0) return;
+  given.r += count * outputs.width;
+  given.s += count * outputs.width;
+}
+
+GramAccumulator::GramAccumulator(std::uint64_t cols, ProductType type, bool cross, std::uint64_t outputs) {
+  constexpr std::uint64_t most = std::uint64_t{1} << 31;
+  if (cols == 0 || cols > most || outputs > most) {
     throw Error(ErrorCode::usage, "GramAccumulator: the number of columns must be 1 .. 2^31.");
   }
-  state_ = std::make_unique<State>(cols, type, cross);
-  state_->gram.resize(cols * cols);
-  if (cross) state_->other.resize(cols * cols);
+  state_ = std::make_unique<State>(cols, type, cross ? cols : 0, outputs);
 }
 
 GramAccumulator::~GramAccumulator() = default;
@@ -187,25 +235,30 @@ std::uint64_t GramAccumulator::cols() const { return state_->cols; }
 std::uint64_t GramAccumulator::rows() const { return state_->rows; }
 
 void GramAccumulator::add(std::span<const float> x, std::span<const float> a, std::uint64_t count, int threads) {
+  add(x, a, {}, {}, count, threads);
+}
+
+void GramAccumulator::add(std::span<const float> x, std::span<const float> a, std::span<const float> r,
+                          std::span<const float> s, std::uint64_t count, int threads) {
   State& state = *state_;
   linalg::check_matrix("GramAccumulator::add", "x", x.size(), count, state.cols);
-  linalg::check_matrix("GramAccumulator::add", "a", a.size(), state.cross ? count : 0, state.cols);
-  if (state.gram_taken || state.cross_taken) {
+  linalg::check_matrix("GramAccumulator::add", "a", a.size(), state.cross.width > 0 ? count : 0, state.cols);
+  linalg::check_matrix("GramAccumulator::add", "r", r.size(), count, state.outputs.width);
+  linalg::check_matrix("GramAccumulator::add", "s", s.size(), count, state.outputs.width);
+  if (state.anything_taken()) {
     throw Error(ErrorCode::usage, "GramAccumulator::add: the sums were moved out already.");
   }
-  const float* x_row = x.data();
-  const float* a_row = a.data();
+  GivenRows given{x.data(), a.data(), r.data(), s.data()};
   state.rows += count;
   while (count > 0) {
     const std::uint64_t step = std::min(count, kChunk - state.waiting);
     if (step == kChunk) {
-      state.add_chunk(x_row, a_row, kChunk, threads);
+      state.add_chunk(given, kChunk, threads);
     } else {
-      state.keep(x_row, a_row, step);
+      state.keep(given, step);
       if (state.waiting == kChunk) state.flush(threads);
     }
-    x_row += step * state.cols;
-    if (state.cross) a_row += step * state.cols;
+    state.advance(given, step);
     count -= step;
   }
 }
@@ -216,7 +269,7 @@ std::vector<float> GramAccumulator::take_gram(int threads) {
     throw Error(ErrorCode::usage, "GramAccumulator::take_gram: the sums were moved out already.");
   }
   state.flush(threads);
-  const std::vector<Tile> tiles = make_tiles(state.cols, true);
+  const std::vector<Tile> tiles = make_tiles(state.cols, state.cols, true);
   for_tasks(threads, tiles.size(),
             [&](std::size_t task) { finish_tile(tiles[task], state.cols, state.factor(), state.gram.data()); });
   return std::move(state.gram);
@@ -224,17 +277,20 @@ std::vector<float> GramAccumulator::take_gram(int threads) {
 
 std::vector<float> GramAccumulator::take_cross(int threads) {
   State& state = *state_;
-  if (!state.cross || std::exchange(state.cross_taken, true)) {
+  if (state.cross.width == 0 || std::exchange(state.cross.taken, true)) {
     throw Error(ErrorCode::usage, "GramAccumulator::take_cross: the sums were not asked for, or moved out already.");
   }
   state.flush(threads);
-  for_tasks(threads, pieces(state.cols, kTile), [&](std::size_t task) {
-    const std::uint64_t end = std::min(state.cols, (task + 1) * kTile);
-    for (std::uint64_t i = task * kTile * state.cols; i < end * state.cols; ++i) {
-      state.other[i] = static_cast<float>(static_cast<double>(state.other[i]) * state.factor());
-    }
-  });
-  return std::move(state.other);
+  return state.cross.take(state.cols, state.factor(), threads);
+}
+
+std::vector<float> GramAccumulator::take_outputs(int threads) {
+  State& state = *state_;
+  if (state.outputs.width == 0 || std::exchange(state.outputs.taken, true)) {
+    throw Error(ErrorCode::usage, "GramAccumulator::take_outputs: the sums were not asked for, or moved out already.");
+  }
+  state.flush(threads);
+  return state.outputs.take(state.cols, state.factor(), threads);
 }
 
 }  // namespace quant

@@ -160,7 +160,9 @@ void BatchRunner::quantize_slice(Job& job, const PlannedLinear& linear, Slice& s
 
 void BatchRunner::copy_slice(const Job& job, const PlannedCopy& copy, Slice& slice) {
   const TensorView view = plan_.checkpoint->view(*copy.tensor);
-  writers_[job.key.first]->write(job.item->places.front(), slice.first, view.bytes.subspan(slice.first, slice.count));
+  const auto part = view.bytes.subspan(slice.first, slice.count);
+  writers_[job.key.first]->write(job.item->places.front(), slice.first, part);
+  plan_.checkpoint->done_reading({view.dtype, view.shape, part});
 }
 
 void BatchRunner::run_slice(Job& job, Slice& slice) {

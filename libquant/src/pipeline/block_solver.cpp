@@ -145,12 +145,47 @@ void BlockSolver::code_plain(const Quantizer& quantizer, Job& job, std::span<con
   quantizer.quantize_rows(view, args, scale_type, job.params, importance, job.coded, {});
 }
 
-Scheme BlockSolver::scheme_of(const WorkLinear& entry, const InputStatistics& inputs) {
-  const PlannedLinear& planned = context_.plan->linears[entry.linear];
-  const Scheme& scheme = context_.plan->groups[planned.scheme].scheme;
-  if (!entry.static_input) return scheme;
-  const float absmax = inputs.absmax.empty() ? 0.0F : *std::max_element(inputs.absmax.begin(), inputs.absmax.end());
-  return with_input_range(scheme, static_cast<double>(absmax));
+const Scheme& BlockSolver::scheme_of(const Job& job) const {
+  return context_.plan->groups[context_.plan->linears[job.linear].scheme].scheme;
+}
+
+// What is stored for inputs whose range was measured.
+void BlockSolver::scale_inputs(const InputStatistics& inputs, Job& job) const {
+  const QuantArgs& args = *scheme_of(job).input_activations;
+  float least = -1.0F;
+  float most = 1.0F;
+  if (inputs.tokens == 0) {
+    job.record.notes.emplace_back("no token reached it: the static scale of its inputs is that of [-1, 1]");
+  } else {
+    least = *std::min_element(inputs.minimum.begin(), inputs.minimum.end());
+    most = *std::max_element(inputs.maximum.begin(), inputs.maximum.end());
+  }
+  try {
+    if (is_nvfp4(args)) {
+      job.coded.input_global_scale = static_activation_global_scale(least, most);
+      return;
+    }
+    const DType stored = context_.plan->layout->input_scale_dtype(args, context_.plan->linears[job.linear].shape.dtype);
+    const StaticScale scale = static_activation_scale(args, least, most, stored);
+    job.coded.input_scale = scale.scale;
+    job.coded.input_zero_point = scale.zero_point;
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}: {}", job.weight->module, error.what()), error.hint());
+  }
+}
+
+// As the finished checkpoint will be run: with the scales that are stored.
+std::optional<InputQuantizer> BlockSolver::input_quantizer(const Job& job) const {
+  if (!scheme_of(job).input_activations) return std::nullopt;
+  const QuantArgs& args = *scheme_of(job).input_activations;
+  if (args.dynamic == Dynamic::yes) return InputQuantizer{args, 0, 0};
+  const bool constant = constant_absmax(args).has_value();
+  if (is_nvfp4(args)) {
+    return InputQuantizer{args, constant ? static_activation_global_scale(args) : job.coded.input_global_scale, 0};
+  }
+  if (!constant) return InputQuantizer{args, job.coded.input_scale, static_cast<float>(job.coded.input_zero_point)};
+  const DType stored = context_.plan->layout->input_scale_dtype(args, context_.plan->linears[job.linear].shape.dtype);
+  return InputQuantizer{args, round_to_dtype(stored, static_activation_scale(args)), 0};
 }
 
 void BlockSolver::solve(const Program& program, const InputUnit& unit, const InputStatistics& inputs) {
@@ -191,7 +226,8 @@ void BlockSolver::solve(const Program& program, const InputUnit& unit, const Inp
     const double seconds = seconds_since(start);
     for (std::size_t i = 0; i < jobs.size(); ++i) {
       const double share = static_cast<double>(jobs[i].weight->rows * jobs[i].weight->cols) / std::max(weights, 1.0);
-      finish(jobs[i], scheme_of(*entries[i], inputs), inputs, seconds * share);
+      if (entries[i]->static_input) scale_inputs(inputs, jobs[i]);
+      finish(jobs[i], inputs, seconds * share);
       jobs[i] = Job{};
     }
   }
@@ -215,7 +251,7 @@ void BlockSolver::solve_plain(const Program& program, const std::vector<WorkLine
     const PlannedLinear& planned = context_.plan->linears[entry.linear];
     const auto start = Clock::now();
     code_plain(*context_.plan->work->algorithms[planned.modifier].quantizer, job, {});
-    finish(job, context_.plan->groups[planned.scheme].scheme, {}, seconds_since(start));
+    finish(job, {}, seconds_since(start));
   }
 }
 
@@ -242,14 +278,14 @@ void BlockSolver::solve_table(const LinearWeight& table, std::size_t linear) {
     algorithm.calibrated->quantize(std::span(&task, 1), nothing, context_.run);
     job.record = std::move(task.record);
   }
-  finish(job, scheme, {}, seconds_since(start));
+  finish(job, {}, seconds_since(start));
 }
 
-void BlockSolver::finish(Job& job, const Scheme& scheme, const InputStatistics& inputs, double seconds) {
+void BlockSolver::finish(Job& job, const InputStatistics& inputs, double seconds) {
   const PlannedLinear& planned = context_.plan->linears[job.linear];
   // Solvers may have worked in the weights' place: errors are against what they were.
   job.values = context_.weights->read(*job.weight, context_.run.threads);
-  ItemResult result = context_.output->write_linear(job.linear, scheme, job.values, job.coded);
+  ItemResult result = context_.output->write_linear(job.linear, scheme_of(job), job.values, job.coded);
   std::vector<float> values = dequantize(job.coded, context_.run.threads);
   if (context_.plan->work->algorithms[planned.modifier].calibrated != nullptr || !inputs.gram.empty()) {
     CalibrationRecord record;
@@ -265,16 +301,10 @@ void BlockSolver::finish(Job& job, const Scheme& scheme, const InputStatistics& 
   result.notes = std::move(job.record.notes);
   result.seconds = seconds;
   context_.finished(context_.output->key_of_linear(job.linear), std::move(result));
+  if (const auto quantizer = input_quantizer(job)) static_inputs_[planned.shape.module] = *quantizer;
   job.coded = QuantizedTensor{};
   job.values = std::vector<float>{};
   context_.weights->set(*job.weight, std::move(values));
-  if (scheme.input_activations) {
-    InputQuantizer quantizer{*scheme.input_activations, 0, 0};
-    if (constant_absmax(*scheme.input_activations) && scheme.input_activations->strategy == Strategy::tensor) {
-      quantizer.scale = static_activation_scale(*scheme.input_activations);
-    }
-    static_inputs_[planned.shape.module] = quantizer;
-  }
 }
 
 }  // namespace quant

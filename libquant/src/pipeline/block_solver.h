@@ -33,17 +33,19 @@ class BlockSolver {
   void solve_plain(const Program& program, const std::vector<WorkLinear>& linears);
   /// Codes an embedding table, which has no inputs.
   void solve_table(const LinearWeight& table, std::size_t linear);
-  /// The static scale of the inputs of linears coded so far, by module.
+  /// How the inputs of linears coded so far are quantized, by module.
   const std::map<std::string, InputQuantizer>& static_inputs() const { return static_inputs_; }
 
  private:
   struct Job;
   Job load(const LinearWeight& weight, std::size_t linear);
   void code_plain(const Quantizer& quantizer, Job& job, std::span<const float> importance);
-  void finish(Job& job, const Scheme& scheme, const InputStatistics& inputs, double seconds);
+  void finish(Job& job, const InputStatistics& inputs, double seconds);
   TensorParams params_of(const Job& job) const;
   void require_finite(const Job& job) const;
-  Scheme scheme_of(const WorkLinear& entry, const InputStatistics& inputs);
+  void scale_inputs(const InputStatistics& inputs, Job& job) const;
+  std::optional<InputQuantizer> input_quantizer(const Job& job) const;
+  const Scheme& scheme_of(const Job& job) const;
   void share_global_scales(std::vector<Job>& jobs) const;
 
   SolverContext context_;

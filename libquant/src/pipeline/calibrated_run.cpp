@@ -15,6 +15,7 @@
 #include "pipeline/finish.h"
 #include "pipeline/run_state.h"
 #include "pipeline/statistics_collector.h"
+#include "pipeline/statistics_keeper.h"
 #include "pipeline/unit_rows.h"
 #include "quant/error.h"
 
@@ -91,6 +92,7 @@ class CalibratedRun {
         work_(*context.plan->work),
         budget_(context.directory, plan_.calibration->activation_bytes),
         output_(plan_, *context.writers, *context.pool),
+        keeper_(plan_, context.directory),
         run_{plan_.options.threads, context.stop} {
     stream_.work = &work_;
     stream_.forward = {plan_.calibration->product, plan_.options.threads, work_.all_experts};
@@ -105,8 +107,10 @@ class CalibratedRun {
     RunProgress& progress = *context_.progress;
     progress.operations_total = plan_.calibration->total_operations();
     progress.blocks = plan_.calibration->blocks;
-    state_ = load_state(context_.directory, work_.chunks.size(), sides_.size(), budget_);
+    const bool runs = work_.statistics == nullptr;
+    state_ = load_state(context_.directory, runs ? work_.chunks.size() : 0, runs ? sides_.size() : 0, budget_);
     if (state_.blocks > work_.blocks.size()) state_ = RunState{};
+    keeper_.resume(state_.blocks);
     forget_unfinished();
     progress.operations_resumed = finished_share() * progress.operations_total;
     progress.operations_done = progress.operations_resumed;
@@ -114,6 +118,7 @@ class CalibratedRun {
     for (std::size_t b = state_.blocks; b < work_.blocks.size(); ++b) run_block(b);
     *context_.peak_memory = std::max(*context_.peak_memory, watch.close());
     context_.committer->flush();
+    keeper_.finish();
     return std::move(state_.reports);
   }
 
@@ -162,20 +167,65 @@ class CalibratedRun {
     write_copies(block);
     code_tables(block, solver);
     solver.solve_plain(*block.program, block.plain);
+    if (work_.statistics != nullptr) {
+      for (const Sweep& sweep : block.sweeps) solve_imported(block, sweep, solver);
+      close(block);
+    } else {
+      pass_block(index, solver, report);
+    }
+    if (is_layer) state_.reports.push_back(std::move(report));
+    state_.blocks = index + 1;
+    context_.committer->flush();
+    if (!block.last) save_state(context_.directory, state_);
+  }
+
+  // Takes the tokens through a block, coding its linears on the way.
+  void pass_block(std::size_t index, BlockSolver& solver, BlockReport& report) {
+    const BlockWork& block = work_.blocks[index];
     open_streams(block);
     CacheRanges ranges;
     if (!block.caches.empty()) ranges.watch(sides_.front()->stream->runner());
-    for (const Sweep& sweep : block.sweeps) run_sweep(block, sweep, solver);
+    for (const Sweep& sweep : block.sweeps) run_sweep(index, sweep, solver);
     leave(block, solver, report);
     for (const std::size_t cache : block.caches) {
       output_.write_cache(cache, ranges.keys, ranges.values);
       take(output_.key_of_cache(cache), ItemResult{});
     }
     close(block);
-    if (is_layer) state_.reports.push_back(std::move(report));
-    state_.blocks = index + 1;
-    context_.committer->flush();
-    if (!block.last) save_state(context_.directory, state_);
+    keeper_.close_block();
+  }
+
+  // No token passes: what a pass would have collected comes from a file.
+  void solve_imported(const BlockWork& block, const Sweep& sweep, BlockSolver& solver) {
+    const Program& program = *block.program;
+    for (const InputUnit& unit : sweep.units) {
+      const std::string module = plan_.linears[unit.linears.front().linear].shape.module;
+      const std::uint64_t width = program.values[static_cast<std::size_t>(unit.value)].width;
+      solver.solve(program, unit, only_needed(work_.statistics->read(module), unit.needs, module, width));
+      for (const WorkLinear& entry : unit.linears) {
+        sides_.front()->weights.drop(weight_at(program, entry.place).tensor);
+      }
+      worked(solve_operations(plan_, unit));
+    }
+  }
+
+  // The plan looked at the file, but it may have changed since.
+  static InputStatistics only_needed(InputStatistics statistics, const CalibrationNeeds& needs,
+                                     const std::string& module, std::uint64_t width) {
+    const bool whole = statistics.cols == width && (!needs.gram || !statistics.gram.empty()) &&
+                       (!needs.absmax || !statistics.absmax.empty()) &&
+                       (!needs.mean_abs || !statistics.mean_abs.empty()) && (!needs.rows || !statistics.rows.empty());
+    if (!whole) {
+      throw Error(ErrorCode::corrupt_file, "the statistics of " + module + " changed while the run was planned",
+                  "start over with --overwrite-partial");
+    }
+    // As a pass would have left them: parts that nobody asked for are empty.
+    statistics.cross_gram.clear();
+    statistics.residual.clear();
+    if (!needs.gram) statistics.gram.clear();
+    if (!needs.rows) statistics.rows.clear();
+    if (!needs.mean_abs) statistics.mean_abs.clear();
+    return statistics;
   }
 
   std::vector<std::string> transform(const BlockWork& block) {
@@ -224,8 +274,8 @@ class CalibratedRun {
   }
 
   // Moves both models to where the sweep's statistics are made, a part of its units at a time, and codes each part.
-  void run_sweep(const BlockWork& block, const Sweep& sweep, BlockSolver& solver) {
-    const Program& program = *block.program;
+  void run_sweep(std::size_t block, const Sweep& sweep, BlockSolver& solver) {
+    const Program& program = *work_.blocks[block].program;
     bool moved = false;
     for (std::size_t first = 0; first < sweep.units.size();) {
       std::size_t last = first;
@@ -233,11 +283,11 @@ class CalibratedRun {
       std::vector<StatisticsCollector> collectors;
       while (last < sweep.units.size()) {
         const InputUnit& unit = sweep.units[last];
-        const std::uint64_t more = statistics_bytes(program, unit.value, unit.needs);
+        const std::uint64_t more = statistics_bytes(program, unit);
         if (last > first && bytes + more > plan_.calibration->statistics_bytes) break;
         bytes += more;
-        collectors.emplace_back(program.values[static_cast<std::size_t>(unit.value)].width, unit.needs,
-                                stream_.forward.product);
+        collectors.emplace_back(width_of(program, unit.value), unit.needs, stream_.forward.product,
+                                unit.needs.residual ? width_of(program, unit.residual) : 0);
         ++last;
       }
       const std::span<const InputUnit> units(sweep.units.data() + first, last - first);
@@ -246,11 +296,16 @@ class CalibratedRun {
       moved = true;
       for (std::size_t u = 0; u < units.size(); ++u) {
         const InputStatistics inputs = collectors[u].take(run_.threads);
+        keeper_.add(block, units[u], inputs);
         solver.solve(program, units[u], inputs);
         worked(solve_operations(plan_, units[u]));
       }
       first = last;
     }
+  }
+
+  static std::uint64_t width_of(const Program& program, ValueId value) {
+    return program.values[static_cast<std::size_t>(value)].width;
   }
 
   void prepare(std::size_t to, const Program& program, const BlockSolver& solver) {
@@ -286,7 +341,9 @@ class CalibratedRun {
         const UnitRows rows = rows_of(program, units[u], values.front(), tokens, work_.all_experts);
         UnitRows reference;
         if (units[u].needs.cross_gram) reference = rows_of(program, units[u], values[1], tokens, work_.all_experts);
-        collectors[u].add(rows.values, reference.values, rows.count, run_.threads);
+        ResidualRows residual;
+        if (units[u].needs.residual) residual = {values[1].at(units[u].residual), values[0].at(units[u].residual)};
+        collectors[u].add(rows.values, reference.values, rows.count, run_.threads, residual);
         operations += gram_operations(work_, program, units[u], tokens);
       }
       worked(operations);
@@ -329,7 +386,7 @@ class CalibratedRun {
   // Weights of the block are forgotten, the residual streams become the state.
   void close(const BlockWork& block) {
     for (const auto& side : sides_) {
-      if (!block.last) state_.streams.push_back(side->stream->release());
+      if (!block.last && side->stream != nullptr) state_.streams.push_back(side->stream->release());
       side->stream.reset();
       forget(*block.program, side->weights);
     }
@@ -365,6 +422,7 @@ class CalibratedRun {
   const CalibrationWork& work_;
   ActivationBudget budget_;
   ItemOutput output_;
+  StatisticsKeeper keeper_;
   RunContext run_;
   StreamContext stream_;
   std::vector<std::unique_ptr<Side>> sides_;

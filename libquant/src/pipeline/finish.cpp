@@ -52,7 +52,8 @@ CalibrationReport calibration_report(const CalibrationPlan& plan) {
   report.sequences = plan.sequences;
   report.tokens = plan.tokens;
   report.longest = plan.longest;
-  report.product = plan.product == ProductType::bf16 ? "bf16" : "f32";
+  report.product = plan.imported ? "none" : plan.product == ProductType::bf16 ? "bf16" : "f32";
+  if (plan.imported) report.statistics = StatisticsSource{plan.data, plan.data_hash, plan.statistics_tool};
   return report;
 }
 
@@ -121,11 +122,8 @@ void write_small_files(const Plan& plan, RunReport& report, const std::filesyste
     write_file_atomically(directory / index_file_name(extension), plan.index_json);
   }
   write_file_atomically(directory / "recipe.yaml", plan.recipe.text);
-  write_report_hdf5(report, directory / "report.h5");
-  sync_path(directory / "report.h5");
-  write_file_atomically(directory / "report.html", report_to_html(report));
   report.peak_memory_measured = std::max(report.peak_memory_measured, anonymous_memory());
-  write_file_atomically(directory / "report.json", report_to_json(report));
+  write_report_files(report, directory);
 }
 
 std::uint64_t anonymous_memory() {

@@ -145,6 +145,7 @@ void ItemOutput::write_copy(std::size_t copy) const {
   for (std::uint64_t first = 0; first < view.bytes.size(); first += kCopyChunk) {
     const auto part = view.bytes.subspan(first, std::min<std::uint64_t>(kCopyChunk, view.bytes.size() - first));
     writer_of(key).write(item_of(key).places.front(), first, part);
+    plan_.checkpoint->done_reading({view.dtype, view.shape, part});
   }
 }
 

@@ -145,7 +145,7 @@ void Journal::read(const Plan& plan) {
       throw Error(ErrorCode::io,
                   lines_path_.parent_path().string() +
                       " was made by another recipe, other options, another version, or "
-                      "the model's files have changed since",
+                      "the model's files, or files that the recipe names, have changed since",
                   "start over with --overwrite-partial, or choose another output");
     }
     if (start != 0) parse_line(line, plan);

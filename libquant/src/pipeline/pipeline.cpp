@@ -11,6 +11,7 @@
 #include "pipeline/calibrated_run.h"
 #include "pipeline/committer.h"
 #include "pipeline/finish.h"
+#include "pipeline/finite_check.h"
 #include "pipeline/journal.h"
 #include "pipeline/run_state.h"
 #include "quant/error.h"
@@ -131,6 +132,12 @@ class Run {
   void process_items() {
     const std::vector<ItemKey> open = open_items();
     ThreadPool pool(plan_.options.threads);
+    // A run that goes on has passed this.
+    if (plan_.work != nullptr && results_.empty()) {
+      progress_.current = "checking weights";
+      require_finite_weights(
+          *plan_.work, pool, [this] { tick(); }, options_.stop);
+    }
     BatchRunner runner(plan_, writers_, pool, options_.stop);
     Committer committer(*journal_, writers_);
     for (std::size_t next = 0; next < open.size();) {
@@ -217,8 +224,8 @@ class Run {
     if (report.fingerprint != run_fingerprint(plan_)) {
       throw Error(ErrorCode::io,
                   partial().string() +
-                      " was made by another recipe, other options, another version, or the model's files "
-                      "have changed since",
+                      " was made by another recipe, other options, another version, or the model's files, "
+                      "or files that the recipe names, have changed since",
                   "start over with --overwrite-partial, or choose another output");
     }
     Journal::remove(partial());

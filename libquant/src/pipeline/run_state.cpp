@@ -6,6 +6,7 @@
 #include <cerrno>
 #include <nlohmann/json.hpp>
 
+#include "pipeline/statistics_keeper.h"
 #include "quant/error.h"
 
 namespace quant {
@@ -109,6 +110,7 @@ void remove_state(const std::filesystem::path& directory) {
   std::filesystem::remove(directory / kStateName, ignored);
   std::filesystem::remove(stream_path(directory, 0), ignored);
   std::filesystem::remove(stream_path(directory, 1), ignored);
+  StatisticsKeeper::remove(directory);
 }
 
 }  // namespace quant

@@ -11,7 +11,8 @@ namespace {
 constexpr std::uint64_t kColumns = 32;
 }  // namespace
 
-StatisticsCollector::StatisticsCollector(std::uint64_t cols, const CalibrationNeeds& needs, ProductType product)
+StatisticsCollector::StatisticsCollector(std::uint64_t cols, const CalibrationNeeds& needs, ProductType product,
+                                         std::uint64_t outputs)
     : needs_(needs) {
   statistics_.cols = cols;
   if (needs.absmax) {
@@ -19,15 +20,17 @@ StatisticsCollector::StatisticsCollector(std::uint64_t cols, const CalibrationNe
     statistics_.maximum.assign(cols, -std::numeric_limits<float>::infinity());
   }
   if (needs.mean_abs) sum_abs_.assign(cols, 0.0);
-  if (needs.gram || needs.cross_gram) gram_.emplace(cols, product, needs.cross_gram);
+  if (needs.gram || needs.cross_gram || needs.residual) {
+    gram_.emplace(cols, product, needs.cross_gram, needs.residual ? outputs : 0);
+  }
 }
 
 void StatisticsCollector::add(std::span<const float> x, std::span<const float> reference, std::uint64_t count,
-                              int threads) {
+                              int threads, const ResidualRows& residual) {
   if (count == 0) return;
   if (needs_.absmax || needs_.mean_abs) add_ranges(x, count, threads);
   if (needs_.rows) add_rows(x, count);
-  if (gram_) gram_->add(x, reference, count, threads);
+  if (gram_) gram_->add(x, reference, residual.reference, residual.own, count, threads);
   statistics_.tokens += count;
 }
 
@@ -91,6 +94,7 @@ InputStatistics StatisticsCollector::take(int threads) {
     for (std::uint64_t c = 0; c < cols; ++c) statistics_.mean_abs[c] = static_cast<float>(sum_abs_[c] / tokens);
   }
   if (needs_.cross_gram) statistics_.cross_gram = gram_->take_cross(threads);
+  if (needs_.residual) statistics_.residual = gram_->take_outputs(threads);
   if (gram_) statistics_.gram = gram_->take_gram(threads);
   gram_.reset();
   return std::move(statistics_);

@@ -9,14 +9,22 @@
 
 namespace quant {
 
+/// The residual stream at rows of x [count, outputs]: in the unquantized model and in the quantized one.
+struct ResidualRows {
+  std::span<const float> reference, own;
+};
+
 /// Accumulates InputStatistics over calls, for the needs given. The result depends on the rows and on their division
 /// into calls (through the order of sums in Gram matrices), never on the number of threads.
 class StatisticsCollector {
  public:
-  StatisticsCollector(std::uint64_t cols, const CalibrationNeeds& needs, ProductType product);
+  /// `outputs`: columns of the residual stream, if needs.residual.
+  StatisticsCollector(std::uint64_t cols, const CalibrationNeeds& needs, ProductType product,
+                      std::uint64_t outputs = 0);
 
   /// Rows x [count, cols]. `reference` [count, cols]: the same rows in the unquantized model, if cross_gram is needed.
-  void add(std::span<const float> x, std::span<const float> reference, std::uint64_t count, int threads);
+  void add(std::span<const float> x, std::span<const float> reference, std::uint64_t count, int threads,
+           const ResidualRows& residual = {});
   /// Moves out what was collected.
   InputStatistics take(int threads);
 

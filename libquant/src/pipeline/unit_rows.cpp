@@ -18,6 +18,7 @@ UnitRows rows_of(const Program& program, const InputUnit& unit, const Values& va
 
 void want(const Program& program, const InputUnit& unit, std::vector<ValueId>& wanted) {
   wanted.push_back(unit.value);
+  if (unit.needs.residual) wanted.push_back(unit.residual);
   if (unit.expert >= 0) wanted.push_back(std::get<LinearOp>(program.ops[unit.op]).routing);
 }
 

@@ -21,6 +21,10 @@ bool is_ignored(const RecipeModifier& modifier, const std::string& module) {
   });
 }
 
+using plan_detail::check_imported;
+using plan_detail::check_saved;
+using plan_detail::open_statistics;
+
 class Planner {
  public:
   explicit Planner(Plan& plan)
@@ -37,10 +41,15 @@ class Planner {
 
   std::shared_ptr<CalibrationWork> make() {
     const bool has_program = build_program();
-    const bool has_data = read_data(has_program);
+    const CalibrationRequest& request = plan_.options.calibration;
+    work_->save_statistics = !request.save_statistics.empty();
+    const bool has_data = request.statistics.empty() ? read_data(has_program) : open_file();
     if (!has_program) return nullptr;
     add_blocks();
+    if (work_->statistics != nullptr) check_imported(plan_, *work_, summary_);
+    if (work_->save_statistics) check_saved(plan_, *work_);
     check_order();
+    warn_of_head();
     require_reach();
     if (!has_data || !plan_.problems.empty()) return nullptr;
     describe();
@@ -65,6 +74,11 @@ class Planner {
   static bool holds_ids(const std::filesystem::path& file) {
     const std::string extension = file.extension().string();
     return extension == ".npy" || extension == ".h5" || extension == ".hdf5";
+  }
+
+  bool open_file() {
+    work_->statistics = open_statistics(plan_, summary_);
+    return work_->statistics != nullptr;
   }
 
   bool read_data(bool has_program) {
@@ -163,6 +177,11 @@ class Planner {
       if (embedding == nullptr) continue;
       const auto planned = by_module_.find(embedding->module);
       if (planned == by_module_.end()) continue;
+      if (needs_input_range(plan_.groups[plan_.linears[planned->second].scheme].scheme)) {
+        plan_.problems.push_back(embedding->module +
+                                 ": an embedding has no inputs that a static scale could be measured of; give it a "
+                                 "scheme without input_activations");
+      }
       work.tables.push_back(planned->second);
       work.linears.push_back(planned->second);
     }
@@ -187,12 +206,14 @@ class Planner {
         const auto planned = by_module_.find(linear.weights[w].module);
         if (planned == by_module_.end() || linear.weights[w].slice >= 0) continue;
         WorkLinear entry{{op, w}, planned->second, false};
-        const CalibrationNeeds needs = needs_of(planned->second, entry.static_input);
+        CalibrationNeeds needs = needs_of(planned->second, entry.static_input);
         work.linears.push_back(planned->second);
         if (!needs.any()) {
           work.plain.push_back(entry);
           continue;
         }
+        // What another recipe may want.
+        if (work_->save_statistics) needs.absmax = needs.mean_abs = needs.gram = true;
         const int expert = linear.routing >= 0 ? static_cast<int>(w) : -1;
         const auto [at, is_new] = units.try_emplace({linear.in, expert}, sweep.units.size());
         if (is_new) sweep.units.push_back({linear.in, op, expert, {}, {}});
@@ -204,9 +225,31 @@ class Planner {
     for (InputUnit& unit : sweep.units) {
       // The unquantized model chooses experts of its own: its rows are not those of the quantized one.
       if (unit.expert >= 0) unit.needs.cross_gram = false;
-      work_->second_stream = work_->second_stream || unit.needs.cross_gram;
+      unit.needs.residual = unit.needs.residual && find_residual(program, stage, unit);
+      work_->second_stream = work_->second_stream || unit.needs.cross_gram || unit.needs.residual;
     }
     return sweep;
+  }
+
+  // The value that the output of the unit's one linear is added to, and nothing else, where that value is there before
+  // the stage's linears run.
+  static bool find_residual(const Program& program, const Stage& stage, InputUnit& unit) {
+    if (unit.expert >= 0 || unit.linears.size() != 1) return false;
+    const ValueId output = output_of(program.ops[unit.op]);
+    int readers = 0;
+    for (const Op& op : program.ops) {
+      const std::vector<ValueId> inputs = inputs_of(op);
+      const auto uses = std::count(inputs.begin(), inputs.end(), output);
+      readers += static_cast<int>(uses);
+      const auto* add = std::get_if<AddOp>(&op);
+      if (uses == 1 && add != nullptr) unit.residual = add->a == output ? add->b : add->a;
+    }
+    if (readers != 1 || unit.residual < 0) return false;
+    if (unit.residual == program.input) return true;
+    const auto made =
+        std::find_if(program.ops.begin(), program.ops.begin() + static_cast<std::ptrdiff_t>(stage.linears),
+                     [&](const Op& op) { return output_of(op) == unit.residual; });
+    return made != program.ops.begin() + static_cast<std::ptrdiff_t>(stage.linears);
   }
 
   BlockWork block_work(const Program& program) {
@@ -243,6 +286,7 @@ class Planner {
         wanted.modifiers.push_back(m);
         wanted.needs |= work_->algorithms[m].transform->needs();
         wanted.needs.cross_gram = false;
+        wanted.needs.residual = false;
       }
       if (wanted.modifiers.empty()) continue;
       note_changes(program, wanted.site, copies);
@@ -332,6 +376,23 @@ class Planner {
     }
   }
 
+  // Transforms rescale within blocks. That a head's inputs are not rescaled must not pass in silence.
+  void warn_of_head() {
+    for (const Op& op : work_->program.head.ops) {
+      const auto* linear = std::get_if<LinearOp>(&op);
+      if (linear == nullptr || !by_module_.contains(linear->weights.front().module)) continue;
+      for (std::size_t m = 0; m < work_->algorithms.size(); ++m) {
+        const RecipeModifier& modifier = plan_.recipe.modifiers[m];
+        const std::string& module = linear->weights.front().module;
+        if (work_->algorithms[m].transform == nullptr || is_ignored(modifier, module)) continue;
+        plan_.warnings.push_back(
+            fmt::format("{}: {} rescales the inputs of blocks, not those of {}, which is quantized "
+                        "without it",
+                        modifier.where.to_string(), modifier.type, module));
+      }
+    }
+  }
+
   // Linears that learn from inputs which the program never computes.
   void require_reach() {
     std::vector<std::string> unreached;
@@ -352,9 +413,13 @@ class Planner {
   }
 
   void describe() {
-    CalibrationPlan summary;
+    CalibrationPlan& summary = summary_;
     summary.family = work_->program.family;
     summary.blocks = work_->program.blocks.size();
+    if (work_->statistics != nullptr) {
+      plan_.calibration = summary;
+      return;
+    }
     summary.source = work_->data.source;
     summary.hash = work_->data.hash;
     summary.sequences = work_->data.sequences.size();
@@ -371,6 +436,7 @@ class Planner {
   std::shared_ptr<CalibrationWork> work_;
   std::map<std::string, std::size_t> by_module_;
   std::map<std::string, std::size_t> copy_of_;
+  CalibrationPlan summary_;
 };
 
 }  // namespace
@@ -380,10 +446,9 @@ bool needs_input_range(const Scheme& scheme) {
          !constant_absmax(*scheme.input_activations);
 }
 
-Scheme with_input_range(const Scheme& scheme, double absmax) {
+Scheme with_input_range(const Scheme& scheme) {
   Scheme result = scheme;
-  // A layout needs a positive number; inputs that were all zero are coded to zero whatever the scale.
-  result.input_activations->observer_kwargs["absmax"] = absmax > 0 ? absmax : 1.0;
+  result.input_activations->observer_kwargs["absmax"] = 1.0;
   return result;
 }
 

@@ -12,6 +12,7 @@
 #include "quant/logical_tensors.h"
 #include "quant/model_program.h"
 #include "quant/plan.h"
+#include "quant/statistics_file.h"
 
 namespace quant {
 
@@ -29,6 +30,7 @@ struct InputUnit {
   int expert = -1;     ///< its rows only; -1: all
   CalibrationNeeds needs;
   std::vector<WorkLinear> linears;
+  ValueId residual = -1;  ///< what the output of its one linear is added to, if needs.residual
 };
 
 /// A place within a program where statistics are collected: values `live` are enough to go on from operation `begin`.
@@ -74,6 +76,8 @@ struct CalibrationWork {
   TokenSequences data;
   bool all_experts = false;
   bool second_stream = false;
+  bool save_statistics = false;                            ///< more is collected than the algorithms need
+  std::shared_ptr<const StatisticsFileReader> statistics;  ///< in the place of `data`; else null
   std::vector<TokenChunk> chunks;
   std::vector<BlockWork> blocks;              ///< embeddings first; the head last, if it has work
   std::vector<ModifierAlgorithm> algorithms;  ///< one per modifier
@@ -86,8 +90,8 @@ struct CalibrationWork {
 
 /// Whether inputs of linears of this scheme have a stored scale that the recipe does not give.
 bool needs_input_range(const Scheme& scheme);
-/// The scheme with the measured largest magnitude of the inputs in place: what layouts make the stored scale of.
-Scheme with_input_range(const Scheme& scheme, double absmax);
+/// The scheme with some range of the inputs in place: what layouts are asked about before the range is known.
+Scheme with_input_range(const Scheme& scheme);
 
 /// Multiplications and additions of operations [begin, end) for one model and a number of tokens. Products of linears,
 /// and attention over sequences of the average length.
@@ -99,9 +103,19 @@ double gram_operations(const CalibrationWork& work, const Program& program, cons
 /// Of coding a unit's linears, and of measuring their output errors.
 double solve_operations(const Plan& plan, const InputUnit& unit);
 /// Bytes of a unit's statistics while they are collected.
-std::uint64_t statistics_bytes(const Program& program, ValueId value, const CalibrationNeeds& needs);
+std::uint64_t statistics_bytes(const Program& program, const InputUnit& unit);
+
+/// The modules of a unit's linears.
+std::vector<std::string> modules_of(const Plan& plan, const InputUnit& unit);
 
 namespace plan_detail {
+
+/// Opens the file of statistics that the plan asks for and describes it in the plan; null after adding a problem.
+std::shared_ptr<const StatisticsFileReader> open_statistics(Plan& plan, CalibrationPlan& summary);
+/// Adds problems for what cannot be done with statistics from a file, and for what the file lacks.
+void check_imported(Plan& plan, const CalibrationWork& work, CalibrationPlan& summary);
+/// Adds problems for what stands in the way of saving statistics.
+void check_saved(Plan& plan, const CalibrationWork& work);
 
 /// Whether any modifier or scheme that linears got learns from data.
 bool is_calibrated(const Plan& plan, const std::vector<ModifierAlgorithm>& algorithms);

@@ -8,6 +8,7 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "output/files.h"
 #include "plan/algorithm_set.h"
 #include "plan/calibration_work.h"
 #include "plan/resources.h"
@@ -110,7 +111,7 @@ void check_linear(const PlannedLinear& linear, const Scheme& scheme, const Recip
   }
   // Ranges of inputs that the recipe does not give come from calibration.
   const bool measured = needs_input_range(scheme);
-  const auto layout_reason = layout.unsupported(measured ? with_input_range(scheme, 1.0) : scheme, linear.shape);
+  const auto layout_reason = layout.unsupported(measured ? with_input_range(scheme) : scheme, linear.shape);
   if (has_ragged_groups(linear, args) && !modifier.bypass_divisibility_checks) {
     // The way around the check is no advice where it would end in the layout's refusal.
     const std::string_view advice = layout_reason ? "ignore it, or choose another size or scheme"
@@ -240,7 +241,23 @@ std::string arguments_text(const QuantArgs& args) {
                      parameters_text(args.observer_kwargs));
 }
 
-std::string identity_of(const Plan& plan) {
+std::string hash_of(const std::string& text) {
+  const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
+  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+}
+
+// What algorithms read beside model and recipe (factors of an earlier search). Where it lies does not matter.
+std::string inputs_text(const std::vector<ModifierAlgorithm>& algorithms) {
+  std::string text;
+  for (std::size_t m = 0; m < algorithms.size(); ++m) {
+    for (const std::filesystem::path& file : algorithms[m].own->input_files()) {
+      text += fmt::format("\ninput of {} {} {}", m, file.filename().string(), hash_of(read_text_file(file)));
+    }
+  }
+  return text;
+}
+
+std::string identity_of(const Plan& plan, const std::vector<ModifierAlgorithm>& algorithms) {
   std::string text = fmt::format("libquant {}\n{}\n{}\n{}\n", version(), plan.options.layout, plan.options.container,
                                  plan.recipe.text);
   for (const PlannedShard& shard : plan.shards) {
@@ -262,8 +279,7 @@ std::string identity_of(const Plan& plan) {
     text += fmt::format("\ncalibration {} chunks {} product {} experts {}", data.hash, data.chunk_tokens,
                         data.product == ProductType::bf16 ? "bf16" : "f32", plan.options.calibration.all_experts);
   }
-  const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
-  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+  return hash_of(text + inputs_text(algorithms));
 }
 
 // Groups that no linear got would make loaders look for modules that are not there.
@@ -319,7 +335,11 @@ void finish_plan(const ModelOutline& outline, const std::vector<ModifierAlgorith
   finish_linears(algorithms, plan);
   const bool sound = std::all_of(algorithms.begin(), algorithms.end(), [](const auto& a) { return a.own != nullptr; });
   std::shared_ptr<CalibrationWork> work;
-  if (sound && plan_detail::is_calibrated(plan, algorithms)) work = plan_detail::plan_calibration(plan);
+  if (sound && plan_detail::is_calibrated(plan, algorithms)) {
+    work = plan_detail::plan_calibration(plan);
+  } else if (sound && !plan.options.calibration.save_statistics.empty()) {
+    plan.problems.push_back("no statistics can be saved: " + plan.recipe.name + " needs none, so none are collected");
+  }
   if (!plan.problems.empty()) return;
   find_fused_sets(plan);
   const ModelConfig& config = plan.checkpoint->config();
@@ -338,7 +358,7 @@ void finish_plan(const ModelOutline& outline, const std::vector<ModifierAlgorith
   }
   plan_detail::estimate_resources(plan);
   if (work != nullptr && plan.problems.empty()) plan_detail::estimate_calibration(plan, *work);
-  plan.identity = identity_of(plan);
+  plan.identity = identity_of(plan, algorithms);
   plan.work = std::move(work);
 }
 
@@ -364,6 +384,7 @@ Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registr
   const ModelOutline outline = outline_model(checkpoint);
   try {
     add_modules(outline, plan_detail::assign_targets(plan.recipe, outline, plan), first_group, plan);
+    plan_detail::warn_of_other_linears(plan.recipe, outline, plan);
   } catch (const Error& error) {
     plan.problems.push_back(error.what());
   }

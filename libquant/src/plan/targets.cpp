@@ -112,7 +112,47 @@ void warn_of_idle_patterns(const std::vector<CompiledPattern>& patterns, const c
   }
 }
 
+bool is_ignored(const Recipe& recipe, const std::string& name, std::string_view class_name) {
+  for (const RecipeModifier& modifier : recipe.modifiers) {
+    for (const Pattern& entry : modifier.ignore) {
+      if (NamePattern(entry.text).match(name, class_name)) return true;
+    }
+  }
+  return false;
+}
+
+void warn_of(const std::vector<std::string>& names, const char* what, const char* why, Plan& plan) {
+  if (names.empty()) return;
+  std::string list = names.front();
+  for (std::size_t i = 1; i < std::min<std::size_t>(names.size(), 3); ++i) list += ", " + names[i];
+  if (names.size() > 3) list += " and " + std::to_string(names.size() - 3) + " more";
+  plan.warnings.push_back(list + ": " + what + " are copied as they are: " + why);
+}
+
 }  // namespace
+
+void warn_of_other_linears(const Recipe& recipe, const ModelOutline& outline, Plan& plan) {
+  const bool any = std::any_of(recipe.modifiers.begin(), recipe.modifiers.end(),
+                               [](const RecipeModifier& modifier) { return !modifier.schemes.empty(); });
+  if (!any) return;
+  std::vector<std::string> transposed;
+  std::vector<std::string> fused;
+  const auto holds_experts = [](const std::string& name, const Shape& shape) {
+    return shape.size() == 3 && name.find("expert") != std::string::npos;
+  };
+  for (const Module& module : outline.modules) {
+    if (is_ignored(recipe, module.name, module.class_name)) continue;
+    if (module.class_name == "Conv1D") transposed.push_back(module.name);
+    if (module.weight != nullptr && holds_experts(module.name, module.weight->shape)) fused.push_back(module.name);
+  }
+  for (const TensorInfo* tensor : outline.others) {
+    if (holds_experts(tensor->name, tensor->shape) && !is_ignored(recipe, tensor->name, "Other"))
+      fused.push_back(tensor->name);
+  }
+  warn_of(transposed, "weights stored as [in, out] (Conv1D)", "no layout has a place for transposed linears", plan);
+  warn_of(fused, "tensors of three dimensions (fused experts)",
+          "layouts store one matrix per linear; save the model with one module per expert to quantize them", plan);
+}
 
 std::vector<Assignment> assign_targets(const Recipe& recipe, const ModelOutline& outline, Plan& plan) {
   std::vector<CompiledModifier> modifiers;

@@ -22,4 +22,8 @@ struct Assignment {
 /// twice).
 std::vector<Assignment> assign_targets(const Recipe& recipe, const ModelOutline& outline, Plan& plan);
 
+/// Warns of weights that are used as linears but lie in the file as no matrix [out, in]: what `outline` has of
+/// transposed ones (Conv1D) and of fused experts (3-D), unless an ignore list names them.
+void warn_of_other_linears(const Recipe& recipe, const ModelOutline& outline, Plan& plan);
+
 }  // namespace quant::plan_detail

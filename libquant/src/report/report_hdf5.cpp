@@ -181,8 +181,68 @@ void write_calibration(const Writer& writer, hid_t root, const CalibrationReport
     names.push_back(block.name);
     errors.push_back(block.output ? summarize(*block.output).nmse : std::numeric_limits<double>::quiet_NaN());
   }
+  if (const auto& statistics = calibration.statistics) {
+    writer.attribute(id, "statistics_data", statistics->data);
+    writer.attribute(id, "statistics_data_hash", statistics->data_hash);
+    writer.attribute(id, "statistics_tool_version", statistics->tool_version);
+  }
   writer.dataset(id, "block", names);
   writer.dataset(id, "block_output_error", std::span<const double>(errors));
+}
+
+void write_estimate(const Writer& writer, hid_t object, const std::string& name, const Estimate& estimate) {
+  writer.attribute(object, name.c_str(), estimate.mean);
+  writer.attribute(object, (name + "_error").c_str(), estimate.error);
+}
+
+void write_model(const Writer& writer, hid_t root, const char* name, const EvaluatedAs& as, const Estimate& perplexity,
+                 const Estimate& nats, double bits_per_byte) {
+  const Hdf5Handle group = writer.make_group(root, name);
+  writer.attribute(group.get(), "weights", as.weights);
+  writer.attribute(group.get(), "activations", as.activations);
+  writer.attribute(group.get(), "kv_cache", as.kv_cache);
+  write_estimate(writer, group.get(), "perplexity", perplexity);
+  write_estimate(writer, group.get(), "nats_per_token", nats);
+  writer.attribute(group.get(), "bits_per_byte", bits_per_byte);
+}
+
+void write_divergence(const Writer& writer, hid_t object, const BaseComparison& base) {
+  const Divergence& d = base.divergence;
+  write_estimate(writer, object, "increase", base.increase);
+  write_estimate(writer, object, "nats_increase", base.nats_increase);
+  write_estimate(writer, object, "kl_divergence", d.mean);
+  writer.attribute(object, "kl_divergence_median", d.median);
+  writer.attribute(object, "kl_divergence_percent_90", d.percent90);
+  writer.attribute(object, "kl_divergence_percent_99", d.percent99);
+  writer.attribute(object, "kl_divergence_percent_99_9", d.percent999);
+  writer.attribute(object, "kl_divergence_maximum", d.maximum);
+  write_estimate(writer, object, "same_top_token", base.same_top);
+  write_estimate(writer, object, "top5_overlap", base.top5);
+}
+
+void write_evaluation(const Writer& writer, hid_t root, const EvaluationReport& evaluation) {
+  const EvalResult& result = evaluation.result;
+  const Hdf5Handle group = writer.make_group(root, "evaluation");
+  const hid_t id = group.get();
+  writer.attribute(id, "source", evaluation.source);
+  writer.attribute(id, "hash", evaluation.hash);
+  writer.attribute(id, "windows", result.windows);
+  writer.attribute(id, "window_length", evaluation.window_length);
+  writer.attribute(id, "predictions", result.predictions);
+  writer.attribute(id, "text_bytes", evaluation.text_bytes);
+  writer.attribute(id, "product", evaluation.product);
+  if (evaluation.first_token) {
+    writer.attribute(id, "first_token", static_cast<std::uint64_t>(*evaluation.first_token));
+  }
+  write_model(writer, id, "model", evaluation.model, result.perplexity, result.nats,
+              evaluation.bits_per_byte(result.nats.mean));
+  if (result.base) {
+    const BaseComparison& base = *result.base;
+    write_model(writer, id, "base", evaluation.base.value_or(EvaluatedAs{}), base.perplexity, base.nats,
+                evaluation.bits_per_byte(base.nats.mean));
+    write_divergence(writer, id, base);
+  }
+  writer.dataset(id, "window_nats", std::span<const double>(result.window_nats));
 }
 
 void write_record(const Writer& writer, hid_t object, const CalibrationRecord& record) {
@@ -287,6 +347,7 @@ std::vector<char> make_image(const RunReport& report, const std::string& name) {
   }
   write_summary(writer, file.get(), report);
   if (report.calibration) write_calibration(writer, file.get(), *report.calibration);
+  if (report.evaluation) write_evaluation(writer, file.get(), *report.evaluation);
   session.need(H5Fflush(file.get(), H5F_SCOPE_GLOBAL), "finish the file");
   const ssize_t size = session.need(H5Fget_file_image(file.get(), nullptr, 0), "finish the file");
   std::vector<char> image(static_cast<std::size_t>(size));

@@ -68,6 +68,7 @@ std::string report_to_html(const RunReport& report) {
   out += "<main>\n";
   report::add_summary(page, out);
   report::add_remarks(page, out);
+  report::add_evaluation(page, out);
   report::add_error_by_layer(page, out);
   if (!page.worst.empty()) add_where(page, out);
   report::add_size(page, out);

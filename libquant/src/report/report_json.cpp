@@ -3,6 +3,7 @@
 #include <nlohmann/json.hpp>
 
 #include "quant/report.h"
+#include "report/evaluation_json.h"
 #include "report/report_summary.h"
 
 namespace quant {
@@ -48,9 +49,14 @@ json calibration_json(const CalibrationReport& calibration) {
     if (block.output) entry["output"] = output_json(*block.output);
     blocks.push_back(std::move(entry));
   }
-  return {{"source", calibration.source}, {"hash", calibration.hash},       {"sequences", calibration.sequences},
-          {"tokens", calibration.tokens}, {"longest", calibration.longest}, {"product", calibration.product},
-          {"blocks", std::move(blocks)}};
+  json entry = {{"source", calibration.source}, {"hash", calibration.hash},       {"sequences", calibration.sequences},
+                {"tokens", calibration.tokens}, {"longest", calibration.longest}, {"product", calibration.product},
+                {"blocks", std::move(blocks)}};
+  if (const auto& statistics = calibration.statistics) {
+    entry["statistics"] = {
+        {"data", statistics->data}, {"data_hash", statistics->data_hash}, {"tool_version", statistics->tool_version}};
+  }
+  return entry;
 }
 
 json metrics_json(const ErrorSums& sums) {
@@ -146,14 +152,16 @@ json totals_json(const RunReport& report) {
 json run_json(const RunReport& report) {
   json seconds = json::array();
   for (const LayerReport& layer : report.layers) seconds.push_back(number(layer.seconds));
-  return {{"model", report.model},
-          {"fingerprint", report.fingerprint},
-          {"machine", report.machine},
-          {"started", report.started},
-          {"seconds", number(report.seconds)},
-          {"peak_memory_planned", report.peak_memory_planned},
-          {"peak_memory_measured", report.peak_memory_measured},
-          {"layer_seconds", std::move(seconds)}};
+  json entry = {{"model", report.model},
+                {"fingerprint", report.fingerprint},
+                {"machine", report.machine},
+                {"started", report.started},
+                {"seconds", number(report.seconds)},
+                {"peak_memory_planned", report.peak_memory_planned},
+                {"peak_memory_measured", report.peak_memory_measured},
+                {"layer_seconds", std::move(seconds)}};
+  if (report.evaluation) entry["evaluation"] = report::evaluation_run_json(*report.evaluation);
+  return entry;
 }
 
 }  // namespace
@@ -171,6 +179,7 @@ std::string report_to_json(const RunReport& report) {
                    {"warnings", report.warnings},
                    {"run", run_json(report)}};
   if (report.calibration) document["calibration"] = calibration_json(*report.calibration);
+  if (report.evaluation) document["evaluation"] = report::evaluation_json(*report.evaluation);
   // Bytes that are not UTF-8 (a path, say) become U+FFFD: a report must not fail at the end of a long run.
   return document.dump(2, ' ', false, json::error_handler_t::replace) + "\n";
 }

@@ -1,133 +1,22 @@
 // Reads a report from JSON. The text is not trusted: every key must be known, present and of its type.
-#include <limits>
 #include <nlohmann/json.hpp>
 #include <set>
 #include <utility>
 
 #include "quant/error.h"
 #include "quant/report.h"
+#include "report/evaluation_json.h"
+#include "report/json_object.h"
 
 namespace quant {
 
 namespace {
 
 using nlohmann::json;
-
-constexpr const char* kHint =
-    "The file was changed or made by another version; run the job again to write a new report.";
-
-[[noreturn]] void fail(const std::string& source, const std::string& message) {
-  throw Error(ErrorCode::corrupt_file, source + ": " + message, kHint, "InvalidReport");
-}
-
-// A name from the file in an error message, kept short.
-std::string shown(const std::string& text) {
-  constexpr std::size_t kMaxShown = 80;
-  if (text.size() <= kMaxShown) return "'" + text + "'";
-  std::size_t end = kMaxShown;
-  while (end > 0 && (static_cast<unsigned char>(text[end]) & 0xC0) == 0x80) --end;  // not inside a character
-  return "'" + text.substr(0, end) + "...'";
-}
-
-// One object of the document and the key that leads to it. `finish` rejects keys that nobody asked for.
-class Object {
- public:
-  Object(const json& value, std::string source, std::string path)
-      : value_(value), source_(std::move(source)), path_(std::move(path)) {
-    if (!value_.is_object()) fail(source_, place("") + " is not an object but " + value_.type_name());
-  }
-
-  std::string text(const char* key) {
-    const json& value = need(key);
-    if (!value.is_string()) wrong(key, "a string", value);
-    return value.get<std::string>();
-  }
-
-  std::uint64_t whole(const char* key) {
-    const json& value = need(key);
-    if (!value.is_number_unsigned()) wrong(key, "a whole number of at most 64 bits", value);
-    return value.get<std::uint64_t>();
-  }
-
-  double real(const char* key) { return to_real(need(key), key); }
-
-  std::vector<std::string> texts(const char* key) {
-    std::vector<std::string> list;
-    for (const json& value : array(key)) {
-      if (!value.is_string()) wrong(key, "a list of strings", value);
-      list.push_back(value.get<std::string>());
-    }
-    return list;
-  }
-
-  std::vector<double> reals(const char* key) {
-    std::vector<double> list;
-    for (const json& value : array(key)) list.push_back(to_real(value, key));
-    return list;
-  }
-
-  Shape shape(const char* key) {
-    constexpr std::size_t kMaxRank = 64;
-    Shape sizes;
-    for (const json& value : array(key)) {
-      if (!value.is_number_unsigned()) wrong(key, "a list of whole numbers", value);
-      sizes.push_back(value.get<std::uint64_t>());
-    }
-    if (sizes.size() > kMaxRank) fail(source_, place(key) + " has " + std::to_string(sizes.size()) + " dimensions");
-    return sizes;
-  }
-
-  const json& array(const char* key) {
-    const json& value = need(key);
-    if (!value.is_array()) wrong(key, "a list", value);
-    return value;
-  }
-
-  Object object(const char* key) { return Object(need(key), source_, join(key)); }
-
-  /// Keys that only some reports have.
-  bool has(const char* key) const { return value_.contains(key); }
-
-  // A derived value: it must be there, what it says is computed anew.
-  void skip(const char* key) { need(key); }
-
-  void finish() const {
-    for (const auto& [key, value] : value_.items()) {
-      if (used_.count(key) == 0) fail(source_, place("") + " has the unknown key " + shown(key));
-    }
-  }
-
-  /// How messages name a key of this object, or with "" the object itself.
-  std::string place(const std::string& key) const {
-    const std::string path = join(key);
-    return path.empty() ? "the document" : "'" + path + "'";
-  }
-
- private:
-  std::string join(const std::string& key) const { return path_ + (path_.empty() || key.empty() ? "" : ".") + key; }
-
-  const json& need(const char* key) {
-    const auto found = value_.find(key);
-    if (found == value_.end()) fail(source_, place(key) + " is missing");
-    used_.insert(key);
-    return *found;
-  }
-
-  [[noreturn]] void wrong(const char* key, const char* expected, const json& found) const {
-    fail(source_, place(key) + " is not " + expected + " but has " + found.type_name());
-  }
-
-  double to_real(const json& value, const char* key) const {
-    if (value.is_null()) return std::numeric_limits<double>::infinity();
-    if (!value.is_number()) wrong(key, "a number or null", value);
-    return value.get<double>();
-  }
-
-  const json& value_;
-  std::string source_;
-  std::string path_;
-  std::set<std::string> used_;
-};
+using report::fail;
+using report::kHint;
+using report::Object;
+using report::shown;
 
 ErrorSums read_sums(Object object, const std::string& source) {
   ErrorSums sums;
@@ -183,6 +72,12 @@ BlockReport read_block(Object object, const std::string& source) {
   return block;
 }
 
+StatisticsSource read_statistics_source(Object object) {
+  StatisticsSource statistics{object.text("data"), object.text("data_hash"), object.text("tool_version")};
+  object.finish();
+  return statistics;
+}
+
 CalibrationReport read_calibration(Object object, const std::string& source) {
   CalibrationReport calibration;
   calibration.source = object.text("source");
@@ -195,6 +90,7 @@ CalibrationReport read_calibration(Object object, const std::string& source) {
     const std::string name = "calibration.blocks[" + std::to_string(calibration.blocks.size()) + "]";
     calibration.blocks.push_back(read_block(Object(block, source, name), source));
   }
+  if (object.has("statistics")) calibration.statistics = read_statistics_source(object.object("statistics"));
   object.finish();
   return calibration;
 }
@@ -265,6 +161,7 @@ void read_run(Object object, RunReport& report, const std::string& source) {
                      std::to_string(report.layers.size()) + " layers");
   }
   for (std::size_t i = 0; i < seconds.size(); ++i) report.layers[i].seconds = seconds[i];
+  if (report.evaluation) report::read_evaluation_run(object.object("evaluation"), *report.evaluation);
   object.finish();
 }
 
@@ -293,7 +190,8 @@ std::string entry(const char* list, std::size_t index) { return list + ("[" + st
 RunReport report_from_json(const std::string& text, const std::string& source) {
   const json document = parse(text, source);
   Object root(document, source, "");
-  if (const std::uint64_t version = root.whole("schema_version"); version < 1 || version > kReportSchemaVersion) {
+  const std::uint64_t version = root.whole("schema_version");
+  if (version < 1 || version > kReportSchemaVersion) {
     throw Error(ErrorCode::unsupported,
                 source + ": 'schema_version' is " + std::to_string(version) + "; this version reads 1 to " +
                     std::to_string(kReportSchemaVersion),
@@ -316,6 +214,8 @@ RunReport report_from_json(const std::string& text, const std::string& source) {
   }
   report.warnings = root.texts("warnings");
   if (root.has("calibration")) report.calibration = read_calibration(root.object("calibration"), source);
+  if (version >= 3 && root.has("evaluation"))
+    report.evaluation = report::read_evaluation(root.object("evaluation"), source);
   read_totals(root.object("totals"), report, source);
   read_run(root.object("run"), report, source);
   root.finish();

@@ -46,7 +46,7 @@ std::optional<std::string> WeightRounder::unsupported(const Scheme& scheme, cons
   }
   if (auto reason = quantizer_->unsupported(args)) return reason;
   // Ranges of inputs that the scheme does not give come from calibration.
-  return layout_.unsupported(needs_input_range(scheme) ? with_input_range(scheme, 1.0) : scheme, linear);
+  return layout_.unsupported(needs_input_range(scheme) ? with_input_range(scheme) : scheme, linear);
 }
 
 std::vector<float> WeightRounder::rounded(const std::vector<float>& weight, const Scheme& scheme,

@@ -65,7 +65,10 @@ std::string verdict(const Page& page) {
 std::string context(const Page& page) {
   if (page.total.count == 0 || !(page.metrics.nmse > 0) || !std::isfinite(page.metrics.nmse)) return "";
   const std::string_view effect =
-      page.report.calibration
+      page.report.evaluation
+          ? "This is the error of the weights; <a href=\"#evaluation\">what it does to the model's predictions</a> was "
+            "measured."
+      : page.report.calibration
           ? "This is the error of the weights; what it does to the outputs of layers stands in the table of all layers."
           : "This is the error of the weights; its effect on the model's answers was not measured.";
   return fmt::format("{} {} {}", outliers(page), compared_with_rounding(page.metrics.sqnr_db), effect);
@@ -142,6 +145,10 @@ std::string memory_text(const RunReport& report) {
 std::string calibration_text(const RunReport& report) {
   if (!report.calibration) return "";
   const CalibrationReport& data = *report.calibration;
+  if (data.statistics) {
+    return fmt::format("statistics of {} tokens, imported from {}, hash {}", format_count(data.tokens),
+                       escape_html(data.source), escape_html(data.hash));
+  }
   return fmt::format("{} tokens in {} of {}, hash {}, products in {}", format_count(data.tokens),
                      format_plural(data.sequences, "sequence"), escape_html(data.source), escape_html(data.hash),
                      escape_html(data.product));

@@ -37,6 +37,7 @@ std::string layer_link(const Page& page, std::size_t layer);
 void add_header(const Page& page, std::string& out);          ///< title and verdict
 void add_summary(const Page& page, std::string& out);         ///< the four figures that answer first
 void add_remarks(const Page& page, std::string& out);         ///< warnings, fallbacks
+void add_evaluation(const Page& page, std::string& out);      ///< perplexity and divergence, if measured
 void add_size(const Page& page, std::string& out);            ///< bytes by kind
 void add_error_by_layer(const Page& page, std::string& out);  ///< SQNR along the model
 void add_heat_map(const Page& page, std::string& out);        ///< block x kind

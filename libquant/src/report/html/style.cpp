@@ -46,7 +46,7 @@ a:hover { text-decoration: underline; }
 .verdict { font-size: 18px; line-height: 1.45; margin: 20px 0 6px; max-width: 66ch; }
 .context { color: var(--soft); margin: 0 0 22px; max-width: 84ch; }
 .note { color: var(--soft); font-size: 13px; margin-bottom: 14px; }
-.facts, .verdict, .context, footer, option { overflow-wrap: anywhere; }
+.facts, .verdict, .context, .note, footer, option { overflow-wrap: anywhere; }
 .name { font: 13px/1.45 ui-monospace, SFMono-Regular, Menlo, Consolas, "DejaVu Sans Mono", monospace;
   overflow-wrap: anywhere;
   unicode-bidi: isolate; }

@@ -1,0 +1,37 @@
+// Keeps the statistics of a pass for later use: a file per block, durable with the block, one file in the end.
+#pragma once
+
+#include <filesystem>
+#include <memory>
+
+#include "plan/calibration_work.h"
+
+namespace quant {
+
+class StatisticsKeeper {
+ public:
+  /// `directory`: the partial directory. Keeps nothing unless the plan asks for it.
+  StatisticsKeeper(const Plan& plan, std::filesystem::path directory);
+
+  /// Throws Error{io} if an earlier process finished `blocks` blocks without keeping their statistics.
+  void resume(std::size_t blocks) const;
+  void add(std::size_t block, const InputUnit& unit, const InputStatistics& statistics);
+  /// Makes what was added for a block durable.
+  void close_block();
+  /// Joins the files of all blocks into the one that the user asked for.
+  void finish() const;
+  /// Deletes the files of blocks.
+  static void remove(const std::filesystem::path& directory);
+
+ private:
+  bool wanted() const { return plan_.work->save_statistics; }
+  std::filesystem::path file_of(std::size_t block) const;
+  bool has_units(std::size_t block) const;
+  StatisticsOrigin origin() const;
+
+  const Plan& plan_;
+  std::filesystem::path directory_;
+  std::unique_ptr<StatisticsFileWriter> writer_;  // of the block in work
+};
+
+}  // namespace quant

@@ -1,0 +1,222 @@
+// --save-statistics and --statistics: what one pass learnt, used by another run.
+#include <signal.h>
+#include <sys/wait.h>
+#include <unistd.h>
+
+#include "quant/statistics_file.h"
+#include "run_quant.h"
+#include "support/catch.h"
+#include "support/temp_dir.h"
+
+using namespace quant::test;
+
+namespace {
+
+namespace fs = std::filesystem;
+using Arguments = std::vector<std::string>;
+
+bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
+
+Outcome quietly(const Arguments& arguments) { return run_quant(arguments, {"OMP_WAIT_POLICY=passive"}); }
+
+Arguments with(Arguments arguments, const Arguments& more) {
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+Arguments text() {
+  return {"--calibration", example_model() + "/calibration.txt", "--samples", "4", "--seq-len", "64"};
+}
+
+Arguments run_of(const fs::path& recipe, const fs::path& output, const Arguments& more,
+                 const std::string& model = example_model()) {
+  return with({"run", recipe.string(), "--model", model, "--output", output.string(), "--quiet"}, more);
+}
+
+std::string gptq(const std::string& more = "") {
+  return "s_stage:\n  m_modifiers:\n    GPTQModifier: {targets: [Linear], scheme: W4A16, ignore: [lm_head], "
+         "asymmetric: 0" +
+         more + "}\n";
+}
+
+std::string static_int8() {
+  return "s_stage:\n  m_modifiers:\n    QuantizationModifier:\n      ignore: [lm_head]\n      config_groups:\n        "
+         "g:\n"
+         "          targets: [Linear]\n          weights: {num_bits: 8, strategy: channel}\n"
+         "          input_activations: {num_bits: 8, strategy: tensor, dynamic: false}\n";
+}
+
+/// A run with text whose statistics were kept; made once.
+struct Kept {
+  TempDir dir;
+  fs::path recipe = dir / "gptq.yaml";
+  fs::path output = dir / "text";
+  fs::path file = dir / "statistics.h5";
+
+  Kept() {
+    write_file(recipe, gptq());
+    const Outcome made = quietly(run_of(recipe, output, with(text(), {"--save-statistics", file.string()})));
+    if (made.code != 0) throw std::runtime_error(made.err);
+  }
+};
+
+const Kept& kept() {
+  static const Kept instance;
+  return instance;
+}
+
+}  // namespace
+
+TEST_CASE("a run with kept statistics makes the bytes of the run that kept them", "[statistics]") {
+  const TempDir dir;
+  const quant::StatisticsFileReader file(kept().file);
+  CHECK(file.modules().size() == 42);
+  CHECK(file.origin().data == "calibration.txt");
+  CHECK_FALSE(file.origin().model_hash.empty());
+  const quant::InputStatistics inputs = file.read("model.layers.5.mlp.down_proj");
+  CHECK(inputs.tokens == 256);
+  CHECK(inputs.cols == 512);
+  CHECK(inputs.gram.size() == 512 * 512);
+  CHECK(inputs.absmax.size() == 512);
+  CHECK(inputs.mean_abs.size() == 512);
+
+  const fs::path output = dir / "again";
+  const Outcome run = quietly(run_of(kept().recipe, output, {"--statistics", kept().file.string()}));
+  INFO(run.err);
+  REQUIRE(run.code == 0);
+  CHECK(read_file(output / "model.safetensors") == read_file(kept().output / "model.safetensors"));
+  CHECK(quietly({"verify", output.string()}).code == 0);
+  const auto first = nlohmann::json::parse(read_file(kept().output / "report.json"));
+  const auto second = nlohmann::json::parse(read_file(output / "report.json"));
+  CHECK(first.at("layers") == second.at("layers"));
+  CHECK(first.at("plan_identity") != second.at("plan_identity"));
+  const auto& calibration = second.at("calibration");
+  CHECK(calibration.at("source") == "statistics.h5");
+  CHECK(calibration.at("tokens") == 256);
+  CHECK(calibration.at("sequences") == 0);
+  CHECK(calibration.at("statistics").at("data") == "calibration.txt");
+  CHECK(calibration.at("statistics").at("data_hash") == first.at("calibration").at("hash"));
+  CHECK(has(read_file(output / "report.html"), "imported from statistics.h5"));
+}
+
+TEST_CASE("keeping statistics changes no byte of the output", "[statistics]") {
+  const TempDir dir;
+  REQUIRE(quietly(run_of(kept().recipe, dir / "plain", text())).code == 0);
+  CHECK(read_file(dir / "plain/model.safetensors") == read_file(kept().output / "model.safetensors"));
+  for (const auto& entry : fs::directory_iterator(kept().output)) {
+    CHECK_FALSE(entry.path().filename().string().starts_with("."));
+  }
+}
+
+TEST_CASE("another recipe uses the same statistics", "[statistics]") {
+  const TempDir dir;
+  write_file(dir / "w3.yaml", gptq(", dampening_frac: 0.05"));
+  write_file(dir / "static.yaml", static_int8());
+  for (const char* recipe : {"w3", "static"}) {
+    CAPTURE(recipe);
+    const Outcome run =
+        quietly(run_of(dir / (std::string(recipe) + ".yaml"), dir / recipe, {"--statistics", kept().file.string()}));
+    INFO(run.err);
+    CHECK(run.code == 0);
+    CHECK(quietly({"verify", (dir / recipe).string()}).code == 0);
+  }
+}
+
+TEST_CASE("statistics that do not fit are problems of the plan", "[statistics]") {
+  const TempDir dir;
+  const auto refused = [&](const Arguments& arguments, int code, const std::string& part) {
+    const Outcome outcome = quietly(arguments);
+    CAPTURE(part, outcome.err);
+    CHECK(outcome.code == code);
+    CHECK(has(outcome.err, part));
+  };
+  const fs::path out = dir / "out";
+  const Arguments use{"--statistics", kept().file.string()};
+  refused(run_of(kept().recipe, out, with(text(), use)), 2, "excludes");
+  refused(run_of(kept().recipe, out, {"--statistics", "/no/such.h5"}), 3, "/no/such.h5");
+  write_file(dir / "text.h5", "no HDF5");
+  refused(run_of(kept().recipe, out, {"--statistics", (dir / "text.h5").string()}), 3, "text.h5");
+
+  write_file(dir / "asymmetric.yaml",
+             gptq(", actorder: static").replace(gptq().find("asymmetric: 0"), 13, "asymmetric: 0.5"));
+  refused(run_of(dir / "asymmetric.yaml", out, use), 3, "asymmetric calibration");
+  write_file(dir / "smooth.yaml",
+             "a_stage:\n  a_modifiers:\n    SmoothQuantModifier: {}\nb_stage:\n  b_modifiers:\n    "
+             "QuantizationModifier: {targets: [Linear], scheme: W8A8, ignore: [lm_head]}\n");
+  refused(run_of(dir / "smooth.yaml", out, use), 3, "rescales channels");
+  refused(run_of(dir / "smooth.yaml", out, with(text(), {"--save-statistics", (dir / "s.h5").string()})), 3,
+          "--save-statistics works");
+  refused(run_of("fp8_kv_cache", out, use), 3, "kv_cache_scheme");
+
+  refused(run_of(kept().recipe, out, with(text(), {"--save-statistics", "/no/such/folder/s.h5"})), 3,
+          "there is no directory /no/such/folder");
+  refused(run_of("w4a16", out, {"--save-statistics", (dir / "s.h5").string()}), 3, "no statistics can be saved");
+  refused(run_of(kept().recipe, out, with(use, {"--save-statistics", (dir / "s.h5").string()})), 3, "saved again");
+
+  // Parts of another model, of some modules, or without what the recipe needs.
+  auto all = quant::read_statistics(kept().file);
+  quant::StatisticsOrigin origin;
+  origin.model = "other";
+  origin.model_hash = "0123";
+  quant::write_statistics(dir / "other.h5", origin, all);
+  refused(run_of(kept().recipe, out, {"--statistics", (dir / "other.h5").string()}), 3, "of another model (other)");
+  all.at("model.layers.1.mlp.down_proj").gram.clear();
+  all.erase("model.layers.2.self_attn.q_proj");
+  quant::InputStatistics narrow;
+  narrow.tokens = 1;
+  narrow.cols = 4;
+  narrow.gram.assign(16, 1.0F);
+  all["model.layers.3.self_attn.o_proj"] = narrow;
+  quant::write_statistics(dir / "partial.h5", {}, all);
+  const Arguments partial = run_of(kept().recipe, out, {"--statistics", (dir / "partial.h5").string()});
+  refused(partial, 3, "the file lacks a Gram matrix of model.layers.1.mlp.down_proj");
+  refused(partial, 3, "the file has none of model.layers.2.self_attn.q_proj");
+  refused(partial, 3, "model.layers.3.self_attn.o_proj has 4 columns in the file, 256 in the model");
+  CHECK_FALSE(fs::exists(out));
+}
+
+TEST_CASE("files from elsewhere need no fingerprint, and their content is part of the identity", "[statistics]") {
+  const TempDir dir;
+  auto all = quant::read_statistics(kept().file);
+  quant::write_statistics(dir / "a.h5", {}, all);
+  const auto identity = [&] {
+    const auto plan = json_of(quietly({"plan", kept().recipe.string(), "--model", example_model(), "--statistics",
+                                       (dir / "a.h5").string(), "--json"}));
+    CHECK(has(plan.at("warnings").dump(), "does not say which model"));
+    return plan.at("identity").get<std::string>();
+  };
+  const std::string before = identity();
+  CHECK(identity() == before);
+  all.at("model.layers.0.mlp.down_proj").gram[0] *= 2;
+  quant::write_statistics(dir / "a.h5", {}, all);
+  CHECK(identity() != before);
+}
+
+TEST_CASE("a killed run keeps the statistics of its finished blocks", "[statistics]") {
+  const TempDir dir;
+  const fs::path output = dir / "out";
+  const fs::path file = dir / "s.h5";
+  const fs::path state = output.string() + ".partial/.quant-state.json";
+  const Arguments arguments = run_of(kept().recipe, output, with(text(), {"--save-statistics", file.string()}));
+  const pid_t child = fork();
+  REQUIRE(child >= 0);
+  if (child == 0) {
+    setenv("OMP_WAIT_POLICY", "passive", 1);
+    std::vector<char*> argv{const_cast<char*>("quant")};
+    for (const std::string& argument : arguments) argv.push_back(const_cast<char*>(argument.c_str()));
+    argv.push_back(nullptr);
+    execv(QUANT_EXECUTABLE, argv.data());
+    _exit(126);
+  }
+  while (!fs::exists(state) && !fs::exists(output) && waitpid(child, nullptr, WNOHANG) == 0) usleep(500);
+  usleep(20000);
+  kill(child, SIGKILL);
+  waitpid(child, nullptr, 0);
+  if (!fs::exists(output)) {
+    const Outcome resumed = quietly(with(arguments, {"--resume"}));
+    INFO(resumed.err);
+    REQUIRE(resumed.code == 0);
+  }
+  CHECK(read_file(file) == read_file(kept().file));
+  CHECK(read_file(output / "model.safetensors") == read_file(kept().output / "model.safetensors"));
+}
