@@ -166,7 +166,6 @@ QuantizedTensor slice_of(const QuantizedTensor& whole, std::uint64_t first, std:
   slice.input_scale = whole.input_scale;
   slice.input_global_scale = whole.input_global_scale;
   slice.input_zero_point = whole.input_zero_point;
-  slice.input_zero_point = whole.input_zero_point;
   copy_part(whole.codes, first * whole.cols, count * whole.cols, slice.codes);
   const std::uint64_t unit = first_scale(whole.args, first, whole.cols);
   const std::uint64_t units = slice.grid.count();
@@ -194,7 +193,6 @@ void put_slice(const QuantizedTensor& slice, std::uint64_t first, std::uint64_t 
     whole.group_index = slice.group_index;
     whole.input_scale = slice.input_scale;
     whole.input_global_scale = slice.input_global_scale;
-    whole.input_zero_point = slice.input_zero_point;
     whole.input_zero_point = slice.input_zero_point;
     whole.coded_scales.map = slice.coded_scales.map;
     whole.coded_scales.offset = slice.coded_scales.offset;

@@ -313,7 +313,7 @@ void choose_layout(Plan& plan) {
   if (plan.layout != nullptr || plan.options.layout != kAutomaticLayout) return;
   const auto holds = [&](const Layout& layout, const PlannedLinear& linear) {
     const Scheme& scheme = plan.groups[linear.scheme].scheme;
-    return !layout.unsupported(needs_input_range(scheme) ? with_input_range(scheme, 1.0) : scheme, linear.shape);
+    return !layout.unsupported(needs_input_range(scheme) ? with_input_range(scheme) : scheme, linear.shape);
   };
   const Layout* partial = nullptr;
   for (const auto& layout : plan.registry->layouts()) {
