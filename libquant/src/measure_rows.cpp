@@ -37,9 +37,11 @@ struct ClipRule {
   }
 };
 
-// Where the kernels do not go (codebooks, columns that are not grouped in order, sparse parts): value by value.
+// Where the kernels do not go (codebooks, zero points that are real numbers, columns that are not grouped in order,
+// sparse parts): value by value.
 bool is_general(const QuantizedTensor& quantized) {
-  return quantized.args.type == NumberType::codebook || !quantized.group_index.empty() || !quantized.sparse.empty();
+  return quantized.args.type == NumberType::codebook || !quantized.real_zero_points.empty() ||
+         !quantized.group_index.empty() || !quantized.sparse.empty();
 }
 
 std::size_t group_of(const QuantizedTensor& quantized, std::size_t column) {
@@ -98,16 +100,11 @@ void load_scales(const QuantizedTensor& quantized, std::uint64_t scale_row, Scra
   const std::size_t first = scale_row * quantized.grid.cols;
   const bool two_level = is_nvfp4(quantized.args);
   scratch.scales.resize(quantized.grid.cols);
-  const bool has_zeros = !quantized.zero_points.empty() || !quantized.real_zero_points.empty();
-  scratch.zero_points.resize(has_zeros ? quantized.grid.cols : 0);
+  scratch.zero_points.resize(quantized.zero_points.empty() ? 0 : quantized.grid.cols);
   for (std::size_t g = 0; g < quantized.grid.cols; ++g) {
     const float scale = quantized.scales[first + g];
     scratch.scales[g] = two_level ? scale / quantized.global_scale : scale;
-    if (!quantized.real_zero_points.empty()) {
-      scratch.zero_points[g] = quantized.real_zero_points[first + g];
-    } else if (!scratch.zero_points.empty()) {
-      scratch.zero_points[g] = static_cast<float>(quantized.zero_points[first + g]);
-    }
+    if (!scratch.zero_points.empty()) scratch.zero_points[g] = static_cast<float>(quantized.zero_points[first + g]);
   }
 }
 

@@ -33,6 +33,7 @@ const std::map<std::string, std::string>& expected() {
       {"fp8_dynamic", "fp8-e4m3 channel / fp8-e4m3 token"},
       {"fp8_kv_cache", "fp8-e4m3 channel / fp8-e4m3 token; cache fp8-e4m3 tensor"},
       {"fp8_weight_only", "fp8-e4m3 channel"},
+      {"hqq", "int4 asym real zero group 64"},
       {"kmeans3_sparse", "codebook3 channel + 0.45 % outliers + 0.05 % sensitive"},
       {"kmeans4", "codebook4 channel"},
       {"mxfp4", "mxfp4 group 32 / mxfp4 group 32"},
@@ -42,6 +43,7 @@ const std::map<std::string, std::string>& expected() {
       {"nf4", "nf4 flat 64"},
       {"nf4_double_quant", "nf4 flat 64 double quant"},
       {"nvfp4a16", "nvfp4 group 16"},
+      {"opt_rtn", "int4 asym group 64 by mse_search"},
       {"template_with_variables", "int4 sym group 128 by mse_search"},
       {"w2a16", "int2 sym group 128 by mse_search"},
       {"w2a16_gptq", "int2 asym group 32"},
@@ -162,7 +164,7 @@ TEST_CASE("every recipe in the manual can be read, and its messages are those of
     CHECK_NOTHROW(parse_recipe(fence.text, "r.yaml", {}, builtin()));
     ++recipes;
   }
-  CHECK(recipes == 8);
+  CHECK(recipes == 9);
   const std::string bad =
       "default_stage:\n  default_modifiers:\n    QuantizationModifier:\n      ignore: [lm_head]\n      target: "
       "[Linear]\n      scheme: W4A61\n";
