@@ -29,7 +29,8 @@ bool searches(const QuantArgs& args) {
 }
 
 std::optional<std::string> reason_against(const QuantArgs& args) {
-  if (!has_fixed_codebook(args)) return "this method codes with a fixed codebook: type codebook, codebook nf4 or fp4";
+  if (!has_fixed_codebook(args) || args.codebook == Codebook::sign)
+    return "this method codes with a fixed codebook: type codebook, codebook nf4 or fp4";
   switch (args.strategy) {
     case Strategy::tensor:
     case Strategy::channel:

@@ -48,15 +48,17 @@ void check_codebook(const QuantArgs& args, std::vector<std::string>& problems) {
   const std::string name(to_string(args.codebook));
   if (args.num_bits < 1 || args.num_bits > 8) {
     problems.push_back("num_bits: " + std::to_string(args.num_bits) + " is not in 1..8 for type codebook");
-  } else if (args.codebook != Codebook::learned && args.num_bits != 4) {
+  } else if (args.codebook == Codebook::sign && args.num_bits != 1) {
+    problems.push_back("num_bits: " + name + " has 1 bit, not " + std::to_string(args.num_bits));
+  } else if ((args.codebook == Codebook::nf4 || args.codebook == Codebook::fp4) && args.num_bits != 4) {
     problems.push_back("num_bits: " + name + " has 4 bits, not " + std::to_string(args.num_bits));
   }
   if (args.dynamic != Dynamic::no) problems.push_back("dynamic: codebooks are for weights, which are static");
   if (args.codebook == Codebook::learned && args.strategy == Strategy::flat) {
     problems.push_back("strategy: a learned codebook belongs to a tensor, channel, group or block, not flat");
   }
-  if (args.double_quant && args.codebook == Codebook::learned) {
-    problems.push_back("double_quant: learned codebooks have no scales; use codebook nf4 or fp4");
+  if (args.double_quant && args.codebook != Codebook::nf4 && args.codebook != Codebook::fp4) {
+    problems.push_back("double_quant: only the scales of nf4 and fp4 are coded");
   } else if (args.double_quant && args.strategy != Strategy::group && args.strategy != Strategy::flat) {
     problems.push_back("double_quant: needs strategy group or flat");
   }
@@ -73,6 +75,18 @@ void check_sparse(const QuantArgs& args, std::vector<std::string>& problems) {
   if (args.dynamic != Dynamic::no && args.outlier_percent + args.sensitive_percent > 0) {
     problems.push_back("outlier_percent: only weights have a sparse part");
   }
+}
+
+void check_outlier_threshold(const QuantArgs& args, std::vector<std::string>& problems) {
+  if (args.outlier_threshold == 0) return;
+  if (!(args.outlier_threshold > 0 && args.outlier_threshold <= 1e6)) {
+    problems.push_back("outlier_threshold: must be from 0 to 1000000");
+  }
+  if (args.type == NumberType::integer && args.symmetric && args.strategy == Strategy::token &&
+      args.dynamic == Dynamic::yes) {
+    return;
+  }
+  problems.push_back("outlier_threshold: is for symmetric integer inputs with dynamic scales per token");
 }
 
 // What is written into config.json must be read back, and readers hold sizes as signed 32-bit numbers.
@@ -225,6 +239,8 @@ std::string_view to_string(Codebook codebook) {
       return "nf4";
     case Codebook::fp4:
       return "fp4";
+    case Codebook::sign:
+      return "sign";
   }
   return "learned";
 }
@@ -269,6 +285,7 @@ std::vector<std::string> complete_and_check(QuantArgs& args, bool strategy_given
   check_numbers(args, problems);
   check_codebook(args, problems);
   check_sparse(args, problems);
+  check_outlier_threshold(args, problems);
   check_sizes(args, problems);
   check_strategy(args, problems);
   check_dynamics(args, problems);
@@ -328,6 +345,11 @@ bool is_nvfp4(const QuantArgs& args) {
   return args.type == NumberType::floating && args.num_bits == 4 && args.strategy == Strategy::tensor_group;
 }
 
+bool is_ternary(const QuantArgs& args) {
+  return args.type == NumberType::integer && args.symmetric && args.num_bits == 2 &&
+         symmetric_range(args) == SymmetricRange::restricted;
+}
+
 bool has_fixed_codebook(const QuantArgs& args) {
   return args.type == NumberType::codebook && args.codebook != Codebook::learned;
 }
@@ -365,11 +387,14 @@ std::span<const float> fixed_codebook(Codebook codebook) {
   static constexpr std::array<float, 16> kFp4 = {
       0.0F, 0.0625F / 12.0F,  8.0F / 12.0F,  1.0F,  4.0F / 12.0F,  6.0F / 12.0F,  2.0F / 12.0F,  3.0F / 12.0F,
       0.0F, -0.0625F / 12.0F, -8.0F / 12.0F, -1.0F, -4.0F / 12.0F, -6.0F / 12.0F, -2.0F / 12.0F, -3.0F / 12.0F};
+  static constexpr std::array<float, 2> kSigns = {-1.0F, 1.0F};
   switch (codebook) {
     case Codebook::nf4:
       return kNf4;
     case Codebook::fp4:
       return kFp4;
+    case Codebook::sign:
+      return kSigns;
     case Codebook::learned:
       return {};
   }
@@ -430,12 +455,14 @@ std::uint64_t first_scale(const QuantArgs& args, std::uint64_t row, std::uint64_
 
 namespace {
 
+std::string shortest(double value) {
+  std::array<char, 32> text{};
+  const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
+  return {text.data(), end};
+}
+
 std::string sparse_text(const QuantArgs& args) {
-  const auto percent = [](double value) {
-    std::array<char, 32> text{};
-    const auto end = std::to_chars(text.data(), text.data() + text.size(), value).ptr;
-    return std::string(text.data(), end) + " %";
-  };
+  const auto percent = [](double value) { return shortest(value) + " %"; };
   std::string text;
   if (args.outlier_percent > 0) text += " + " + percent(args.outlier_percent) + " outliers";
   if (args.sensitive_percent > 0) text += " + " + percent(args.sensitive_percent) + " sensitive";
@@ -466,6 +493,7 @@ std::string describe(const QuantArgs& args) {
   }
   if (args.double_quant) text += " double quant";
   text += sparse_text(args);
+  if (args.outlier_threshold > 0) text += " outliers from " + shortest(args.outlier_threshold);
   return text;
 }
 

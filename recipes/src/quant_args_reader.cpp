@@ -10,9 +10,9 @@ namespace {
 
 const std::vector<std::string>& field_names() {
   static const std::vector<std::string> names = {
-      "num_bits", "type",         "symmetric",       "group_size",       "strategy", "block_structure",
-      "dynamic",  "actorder",     "scale_dtype",     "zp_dtype",         "observer", "observer_kwargs",
-      "codebook", "double_quant", "outlier_percent", "sensitive_percent"};
+      "num_bits", "type",         "symmetric",       "group_size",        "strategy",         "block_structure",
+      "dynamic",  "actorder",     "scale_dtype",     "zp_dtype",          "observer",         "observer_kwargs",
+      "codebook", "double_quant", "outlier_percent", "sensitive_percent", "outlier_threshold"};
   return names;
 }
 
@@ -34,8 +34,9 @@ class ArgsReader {
     if (const Node* node = given(node_, "observer")) args_.observer = read_text(mistakes_, *node, path("observer"));
     read_kwargs();
     read_codebook();
-    read_percent("outlier_percent", args_.outlier_percent);
-    read_percent("sensitive_percent", args_.sensitive_percent);
+    read_plain_number("outlier_percent", args_.outlier_percent);
+    read_plain_number("sensitive_percent", args_.sensitive_percent);
+    read_plain_number("outlier_threshold", args_.outlier_threshold);
   }
 
  private:
@@ -181,16 +182,17 @@ class ArgsReader {
 
   void read_codebook() {
     if (const Node* node = given(node_, "codebook")) {
-      const auto name = read_choice(mistakes_, *node, path("codebook"), {"learned", "nf4", "fp4"});
+      const auto name = read_choice(mistakes_, *node, path("codebook"), {"learned", "nf4", "fp4", "sign"});
       if (name == "nf4") args_.codebook = Codebook::nf4;
       if (name == "fp4") args_.codebook = Codebook::fp4;
+      if (name == "sign") args_.codebook = Codebook::sign;
     }
     if (const Node* node = given(node_, "double_quant")) {
       args_.double_quant = read_bool(mistakes_, *node, path("double_quant")).value_or(false);
     }
   }
 
-  void read_percent(std::string_view field, double& target) {
+  void read_plain_number(std::string_view field, double& target) {
     if (const Node* node = given(node_, field)) target = read_number(mistakes_, *node, path(field)).value_or(0);
   }
 

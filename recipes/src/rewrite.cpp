@@ -73,6 +73,20 @@ void emit_types(YAML::Emitter& out, const QuantArgs& args) {
   }
 }
 
+/// The fields that are this library's own.
+void emit_additions(YAML::Emitter& out, const QuantArgs& args) {
+  if (args.codebook != Codebook::learned) {
+    out << YAML::Key << "codebook" << YAML::Value << std::string(to_string(args.codebook));
+  }
+  if (args.double_quant) out << YAML::Key << "double_quant" << YAML::Value << true;
+  const auto number = [&](const char* key, double value) {
+    if (value > 0) out << YAML::Key << key << YAML::Value << fmt::format("{}", value);
+  };
+  number("outlier_percent", args.outlier_percent);
+  number("sensitive_percent", args.sensitive_percent);
+  number("outlier_threshold", args.outlier_threshold);
+}
+
 void emit_args(YAML::Emitter& out, const char* part, const std::optional<QuantArgs>& maybe) {
   if (!maybe) return;
   const QuantArgs& args = *maybe;
@@ -89,6 +103,7 @@ void emit_args(YAML::Emitter& out, const char* part, const std::optional<QuantAr
     out << YAML::Key << "actorder" << YAML::Value << std::string(to_string(*args.actorder));
   }
   emit_types(out, args);
+  emit_additions(out, args);
   if (args.observer) out << YAML::Key << "observer" << YAML::Value << *args.observer;
   if (!args.observer_kwargs.empty()) {
     out << YAML::Key << "observer_kwargs" << YAML::Value << YAML::BeginMap;

@@ -64,6 +64,11 @@ std::vector<QuantArgs> schemes() {
       if (grouped) list.push_back(args);
     }
   }
+  for (const Strategy strategy : {Strategy::tensor, Strategy::channel, Strategy::group, Strategy::block}) {
+    QuantArgs args = make_args(NumberType::codebook, 1, true, strategy, strategy == Strategy::group ? 24 : 0);
+    args.codebook = Codebook::sign;
+    list.push_back(args);
+  }
   for (const int bits : {2, 4}) {
     QuantArgs args = make_args(NumberType::integer, bits, false, Strategy::group, 24);
     args.zp_dtype = DType::F16;

@@ -36,6 +36,15 @@ std::vector<QuantArgs> all_args() {
       list.push_back(args);
     }
   }
+  for (const Strategy strategy : {Strategy::tensor, Strategy::channel, Strategy::group, Strategy::block}) {
+    list.push_back(codebook_args(Codebook::sign, 1, strategy, strategy == Strategy::group ? 24 : 0));
+    QuantArgs ternary = list.back();
+    ternary.type = NumberType::integer;
+    ternary.codebook = Codebook::learned;
+    ternary.num_bits = 2;
+    ternary.observer_kwargs["symmetric_range"] = std::string("restricted");
+    list.push_back(ternary);
+  }
   for (std::size_t i = 0, plain = list.size(); i < plain; ++i) {
     QuantArgs args = list[i];
     args.outlier_percent = 3;
@@ -107,6 +116,36 @@ TEST_CASE("bits of codes, codebooks and sparse rows lie as the documentation say
   std::vector<float> row(5);
   dequantize_row(tensor, 1, row);
   CHECK(row == std::vector<float>{1.25F, 1.5F, 1.75F, 1.5F, 0.25F});  // codebook of row 1 from 0; 0 + 1.5 in column 3
+}
+
+TEST_CASE("ternary codes lie five to a byte, signs eight") {
+  QuantArgs args;
+  args.num_bits = 2;
+  args.strategy = Strategy::channel;
+  args.observer_kwargs["symmetric_range"] = std::string("restricted");
+  QuantizedTensor tensor;
+  tensor.resize(args, 2, 7);
+  tensor.scale_dtype = DType::F16;
+  tensor.scales = {0.5F, 2.0F};
+  tensor.codes = {-1, 0, 1, 1, -1, 0, 1, 1, 1, 1, 1, 1, -1, -1};
+  const auto bytes = [](const MemoryCheckpoint& checkpoint) {
+    std::vector<unsigned> list;
+    for (const std::byte b : checkpoint.view(*checkpoint.find("m.weight_codes")).bytes) {
+      list.push_back(static_cast<unsigned>(b));
+    }
+    return list;
+  };
+  // 0 + 3 * 1 + 9 * 2 + 27 * 2 + 81 * 0 = 75; 1 + 3 * 2 = 7; 242; 0.
+  CHECK(bytes(stored_checkpoint(layout(), args, tensor)) == std::vector<unsigned>{75, 7, 242, 0});
+  const QuantArgs signs = codebook_args(Codebook::sign, 1, Strategy::channel);
+  tensor.resize(signs, 1, 9);
+  tensor.scale_dtype = DType::F16;
+  tensor.scales = {0.5F};
+  tensor.codes = {1, 0, 0, 1, 1, 0, 0, 0, 1};
+  CHECK(bytes(stored_checkpoint(layout(), signs, tensor)) == std::vector<unsigned>{0x19, 0x01});
+  std::vector<float> row(9);
+  dequantize_row(tensor, 0, row);
+  CHECK(row == std::vector<float>{0.5F, -0.5F, -0.5F, 0.5F, 0.5F, -0.5F, -0.5F, -0.5F, 0.5F});
 }
 
 TEST_CASE("what has no place is refused with a sentence that says what to do") {

@@ -88,6 +88,23 @@ TEST_CASE("sparse rows that do not ascend, leave the matrix or pass the end are 
   CHECK(mentions(with("m.weight_codebook", 9, 0x7E00, 2), "weight_codebook"));
 }
 
+TEST_CASE("a byte that no five ternary codes make is refused") {
+  QuantArgs args;
+  args.num_bits = 2;
+  args.strategy = Strategy::channel;
+  args.observer_kwargs["symmetric_range"] = std::string("restricted");
+  const QuantizedTensor tensor = random_tensor(layout(), args, 3, 12, 5);
+  MemoryCheckpoint checkpoint = stored_checkpoint(layout(), args, tensor);
+  CHECK(error_of(checkpoint).empty());
+  checkpoint.bytes("m.weight_codes")[4] = std::byte{243};
+  CHECK(mentions(error_of(checkpoint), "m.weight_codes holds 243 in row 1"));
+  checkpoint = stored_checkpoint(layout(), args, tensor);
+  Json config = Json::parse(checkpoint.config().quantization_config);
+  config["groups"]["group_0"]["weights"]["symmetric_range"] = "narrow";
+  checkpoint.mutable_config().quantization_config = config.dump();
+  CHECK(mentions(error_of(checkpoint), "symmetric_range"));
+}
+
 TEST_CASE("a config.json with wrong keys is refused by their names") {
   const std::string weights = "/groups/group_0/weights";
   const auto set = [&](const std::string& pointer, const Json& value) {

@@ -1,10 +1,11 @@
-// The layout "bitsandbytes": NF4 and FP4 weights as its Linear4bit saves them.
+// The layout "bitsandbytes": NF4 and FP4 weights as its Linear4bit saves them, 8-bit ones as its Linear8bitLt does.
 #include <fmt/format.h>
 
 #include <algorithm>
 #include <bit>
 #include <cstring>
 
+#include "layouts/bitsandbytes/int8.h"
 #include "layouts/bitsandbytes/quant_state.h"
 #include "layouts/stored/tensor_parts.h"
 #include "quant/error.h"
@@ -42,12 +43,13 @@ std::vector<StoredTensor> tensors_of(const QuantArgs& args, const LinearShape& l
 }
 
 std::optional<std::string> why_unsupported(const Scheme& scheme, const LinearShape& linear) {
-  if (!scheme.weights || !has_fixed_codebook(*scheme.weights)) {
-    return std::string("weights: bitsandbytes holds nf4 and fp4 (type codebook) alone");
+  if (scheme.weights && bnb::is_int8(*scheme.weights)) return bnb::why_int8_unsupported(scheme, linear);
+  if (!scheme.weights || !has_fixed_codebook(*scheme.weights) || scheme.weights->codebook == Codebook::sign) {
+    return std::string("weights: bitsandbytes holds nf4, fp4 (type codebook) and 8-bit integers alone");
   }
   const QuantArgs& args = *scheme.weights;
   if (scheme.input_activations || scheme.output_activations) {
-    return std::string("input_activations: bitsandbytes holds 4-bit weights alone");
+    return std::string("input_activations: bitsandbytes leaves the inputs of 4-bit weights float");
   }
   if (args.outlier_percent > 0 || args.sensitive_percent > 0) {
     return std::string("weights: bitsandbytes has no place for a sparse part; use --layout libquant");
@@ -111,16 +113,17 @@ class Bitsandbytes final : public Layout {
     return why_unsupported(scheme, linear);
   }
   std::string format_of(const Scheme& scheme) const override {
-    return std::string(to_string(scheme.weights->codebook));
+    return bnb::is_int8(*scheme.weights) ? "int8" : std::string(to_string(scheme.weights->codebook));
   }
   std::vector<StoredTensor> stored(const Scheme& scheme, const LinearShape& linear) const override {
-    return tensors_of(*scheme.weights, linear);
+    return bnb::is_int8(*scheme.weights) ? bnb::int8_tensors(linear) : tensors_of(*scheme.weights, linear);
   }
   std::uint64_t row_alignment(const Scheme&) const override { return 2; }  // an even number of weights
 
   void write_rows(const Scheme& scheme, const LinearShape& linear, std::uint64_t first_row,
                   const QuantizedTensor& slice, StoredBytesSink& sink) const override {
     const QuantArgs& args = *scheme.weights;
+    if (bnb::is_int8(args)) return bnb::write_int8_rows(linear, first_row, slice, sink);
     check_slice(args, linear, first_row, slice);
     const std::uint64_t unit = first_scale(args, first_row, linear.cols);
     write_values(sink, kWeight, first_row * linear.cols / 2, pack(slice));
@@ -140,10 +143,13 @@ class Bitsandbytes final : public Layout {
                           const std::vector<std::string>& ignore) const override {
     return bnb::config_json(model, groups, ignore);
   }
-  bool recognizes(const ModelConfig& model) const override { return bnb::says_4bit(model); }
+  bool recognizes(const ModelConfig& model) const override { return bnb::says_bitsandbytes(model); }
 
   std::vector<StoredLinear> find_linears(const Checkpoint& checkpoint) const override {
     std::vector<StoredLinear> linears;
+    if (const auto threshold = bnb::int8_threshold(checkpoint.config())) {
+      linears = bnb::find_int8_linears(checkpoint, *threshold);
+    }
     for (const TensorInfo& tensor : checkpoint.tensors()) {
       for (const Codebook codebook : {Codebook::nf4, Codebook::fp4}) {
         const std::string suffix = bnb::state_suffix(codebook);
@@ -215,6 +221,7 @@ void Bitsandbytes::read_rows(const Checkpoint& checkpoint, const StoredLinear& l
     throw Error(ErrorCode::internal, fmt::format("{}: rows {}..{} of {} cannot be read", linear.shape.module, first_row,
                                                  first_row + count, rows));
   }
+  if (bnb::is_int8(linear.args)) return bnb::read_int8_rows(checkpoint, linear, first_row, count, out);
   out.resize(linear.args, count, cols);
   out.scale_dtype = linear.scale_dtype;
   const std::uint64_t begin = first_row * cols, end = begin + count * cols;

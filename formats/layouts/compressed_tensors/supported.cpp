@@ -130,6 +130,9 @@ Reason check_shape(const Scheme& scheme, const LinearShape& linear) {
 }
 
 Reason check_activations(const QuantArgs& args, std::string_view field, std::string_view dynamic_presets) {
+  if (args.outlier_threshold > 0) {
+    return fmt::format("{}: compressed-tensors has no outlier_threshold; use --layout bitsandbytes", field);
+  }
   const bool has_constants = args.dynamic != Dynamic::yes;
   if (!has_constants) return {};
   if (args.strategy == Strategy::tensor_group) {

@@ -69,6 +69,7 @@ Json weights_json(const QuantArgs& args) {
                {"strategy", to_string(args.strategy)}};
   if (args.group_size) json["group_size"] = *args.group_size;
   if (args.block_structure) json["block_structure"] = {(*args.block_structure)[0], (*args.block_structure)[1]};
+  if (is_ternary(args)) json["symmetric_range"] = "restricted";
   if (args.type == NumberType::codebook) json["codebook"] = to_string(args.codebook);
   if (args.scale_dtype) json["scale_dtype"] = torch_dtype_name(*args.scale_dtype);
   if (has_real_zero_points(args)) json["zp_dtype"] = torch_dtype_name(*args.zp_dtype);
@@ -82,7 +83,7 @@ QuantArgs read_weights(const Json& json, const std::string& path) {
   static constexpr std::array kTypes = {NumberType::integer, NumberType::codebook};
   static constexpr std::array kStrategies = {Strategy::tensor, Strategy::channel, Strategy::group, Strategy::block,
                                              Strategy::flat};
-  static constexpr std::array kCodebooks = {Codebook::learned, Codebook::nf4, Codebook::fp4};
+  static constexpr std::array kCodebooks = {Codebook::learned, Codebook::nf4, Codebook::fp4, Codebook::sign};
   QuantArgs args;
   args.type = choice(member(json, "type", path), kTypes, path + ".type");
   args.num_bits = static_cast<int>(std::min<std::uint64_t>(natural(member(json, "num_bits", path), path), 1000));
@@ -97,6 +98,7 @@ QuantArgs read_weights(const Json& json, const std::string& path) {
     if (!v->is_array() || v->size() != 2) fail(path + ".block_structure", "is not [rows, columns]");
     args.block_structure = {natural((*v)[0], path + ".block_structure"), natural((*v)[1], path + ".block_structure")};
   }
+  if (const Json* v = given("symmetric_range")) args.observer_kwargs["symmetric_range"] = text(*v, path);
   if (const Json* v = given("codebook")) args.codebook = choice(*v, kCodebooks, path + ".codebook");
   if (const Json* v = given("scale_dtype")) args.scale_dtype = dtype(*v, path + ".scale_dtype");
   if (const Json* v = given("zp_dtype")) args.zp_dtype = dtype(*v, path + ".zp_dtype");

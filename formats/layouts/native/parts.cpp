@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include "packing/pack_ternary.h"
 #include "quant/error.h"
 
 namespace quant::native {
@@ -51,6 +52,7 @@ std::vector<Part> parts_of(const QuantArgs& args) {
 }
 
 std::uint64_t code_row_bytes(const QuantArgs& args, std::uint64_t cols) {
+  if (is_ternary(args)) return packing::ternary_bytes(cols);
   return checked_add(checked_mul(cols, static_cast<std::uint64_t>(args.num_bits), "packed bits"), 7, "packed bits") / 8;
 }
 

@@ -10,6 +10,7 @@
 #include "layouts/native/parts.h"
 #include "layouts/stored/tensor_parts.h"
 #include "packing/pack_bits.h"
+#include "packing/pack_ternary.h"
 #include "quant/error.h"
 #include "quant/scale_codes.h"
 
@@ -40,8 +41,15 @@ void read_codes(const Job& job) {
   const auto packed = job.bytes(Part::codes, job.first_row * row_bytes, job.out.rows * row_bytes);
   const auto coding = args.type == NumberType::integer ? packing::Coding::offset : packing::Coding::raw;
   for (std::uint64_t r = 0; r < job.out.rows; ++r) {
-    packing::unpack_row(packed.subspan(r * row_bytes, row_bytes), static_cast<unsigned>(args.num_bits), coding,
-                        std::span(job.out.codes).subspan(r * cols, cols));
+    const auto row = packed.subspan(r * row_bytes, row_bytes);
+    const auto codes = std::span(job.out.codes).subspan(r * cols, cols);
+    if (!is_ternary(args)) {
+      packing::unpack_row(row, static_cast<unsigned>(args.num_bits), coding, codes);
+    } else if (const auto bad = packing::unpack_ternary(row, codes)) {
+      stored::fail(job.checkpoint, job.info(Part::codes).name,
+                   fmt::format("holds {} in row {}, byte {}; five ternary codes are at most 242",
+                               static_cast<unsigned>(row[*bad]), job.first_row + r, *bad));
+    }
   }
 }
 

@@ -7,6 +7,7 @@
 #include "layouts/native/parts.h"
 #include "layouts/stored/tensor_parts.h"
 #include "packing/pack_bits.h"
+#include "packing/pack_ternary.h"
 #include "quant/error.h"
 
 namespace quant::native {
@@ -53,9 +54,13 @@ void write_codes(const Job& job, std::size_t tensor) {
   const auto coding = job.args.type == NumberType::integer ? packing::Coding::offset : packing::Coding::raw;
   std::vector<std::byte> bytes(job.slice.rows * row_bytes);
   for (std::uint64_t r = 0; r < job.slice.rows; ++r) {
-    packing::pack_row(std::span(job.slice.codes).subspan(r * job.slice.cols, job.slice.cols),
-                      static_cast<unsigned>(job.args.num_bits), coding,
-                      std::span(bytes).subspan(r * row_bytes, row_bytes));
+    const auto codes = std::span(job.slice.codes).subspan(r * job.slice.cols, job.slice.cols);
+    const auto out = std::span(bytes).subspan(r * row_bytes, row_bytes);
+    if (is_ternary(job.args)) {
+      packing::pack_ternary(codes, out);
+    } else {
+      packing::pack_row(codes, static_cast<unsigned>(job.args.num_bits), coding, out);
+    }
   }
   job.sink.write(tensor, job.first_row * row_bytes, bytes);
 }

@@ -49,7 +49,8 @@ struct Batch {
 };
 
 /// How a linear's inputs are quantized before the product (activation quantization). A dynamic scale of a whole tensor
-/// is that of one sequence, for an expert that of its rows of one sequence.
+/// is that of one sequence, for an expert that of its rows of one sequence; outlier columns are found in such rows,
+/// too.
 struct InputQuantizer {
   QuantArgs args;
   float scale = 0;       ///< static per-tensor scale, for NVFP4 the global scale (which divides); 0: dynamic
@@ -145,8 +146,9 @@ class KvCache {
 
 /// Quantizes rows of activations in place and back (fake quantization), as compressed-tensors does at run time:
 /// token: one dynamic scale per row; group, tensor_group: per group_size columns (the last group may be short); tensor:
-/// the static scale, or one for all of x. A row with a NaN or an infinity becomes NaN. Throws Error{unsupported} for
-/// other strategies.
+/// the static scale, or one for all of x. With args.outlier_threshold t, as LLM.int8() does (arXiv 2208.07339): columns
+/// that hold a magnitude of at least t keep their values, and a row's scale follows from its magnitudes below t. A row
+/// with a NaN or an infinity becomes NaN. Throws Error{unsupported} for other strategies.
 void fake_quantize_rows(std::span<float> x, std::uint64_t rows, const InputQuantizer& quantizer, int threads);
 
 }  // namespace quant

@@ -44,7 +44,8 @@ enum class SymmetricRange {
 enum class Codebook {
   learned,  ///< 2^num_bits values found for each tensor, channel, group or block; no scales
   nf4,      ///< 16 quantiles of the normal distribution in -1..1, times a scale
-  fp4       ///< bitsandbytes' 4-bit float: code = sign bit and {0, 1/192, 2/3, 1, 1/3, 1/2, 1/6, 1/4}, times a scale
+  fp4,      ///< bitsandbytes' 4-bit float: code = sign bit and {0, 1/192, 2/3, 1, 1/3, 1/2, 1/6, 1/4}, times a scale
+  sign      ///< 1 bit: -1 and 1, times a scale
 };
 
 using KwValue = std::variant<bool, std::int64_t, double, std::string>;
@@ -69,6 +70,9 @@ struct QuantArgs {
   bool double_quant = false;              ///< scales are coded themselves: see CodedScales
   double outlier_percent = 0;             ///< share of the weights stored apart, sparse: the largest magnitudes ...
   double sensitive_percent = 0;           ///< ... and those whose errors matter most, besides
+  /// Of dynamic inputs per token, as LLM.int8() has it: columns with a magnitude of at least this in any row of a
+  /// sequence stay float, and such magnitudes do not widen a row's range. 0: none.
+  double outlier_threshold = 0;
 
   friend bool operator==(const QuantArgs&, const QuantArgs&) = default;
 };
@@ -109,12 +113,14 @@ float float_max(const QuantArgs& args);
 DType element_dtype(const QuantArgs& args);
 bool is_mx(const QuantArgs& args);                 ///< MXFP4, MXFP8: power-of-two (E8M0) scales over 32 columns
 bool is_nvfp4(const QuantArgs& args);              ///< E2M1, E4M3 scales over 16 columns and one F32 global scale
-bool has_fixed_codebook(const QuantArgs& args);    ///< NF4 or FP4: one table, and scales
+bool is_ternary(const QuantArgs& args);            ///< -1, 0 and 1: symmetric 2-bit integers of the restricted range
+bool has_fixed_codebook(const QuantArgs& args);    ///< NF4, FP4 or signs: one table, and scales
 bool has_learned_codebook(const QuantArgs& args);  ///< tables of its own, and no scales
 bool has_real_zero_points(const QuantArgs& args);  ///< asymmetric integers whose zp_dtype is a floating type
 /// Something of the scheme is found from the whole tensor before its first row is coded (Quantizer::prepare).
 bool needs_whole_tensor(const QuantArgs& args);
-/// The 16 values of a fixed codebook. Source: bitsandbytes, get_4bit_type and its serialized quant_map.
+/// The 2^num_bits values of a fixed codebook. Source of nf4 and fp4: bitsandbytes, get_4bit_type and its serialized
+/// quant_map.
 std::span<const float> fixed_codebook(Codebook codebook);
 /// Weights of a matrix that are stored apart: the two percentages of its size, each rounded to the nearest number.
 std::uint64_t sparse_count(const QuantArgs& args, std::uint64_t rows, std::uint64_t cols);

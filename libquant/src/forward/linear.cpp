@@ -23,8 +23,9 @@ bool same(const std::vector<const InputQuantizer*>& a, const std::vector<const I
                     [](const InputQuantizer* x, const InputQuantizer* y) { return same(x, y); });
 }
 
-// One scale follows from all rows, so that it matters which rows come together.
+// One scale, or the columns that stay float, follow from all rows, so that it matters which rows come together.
 bool looks_at_all_rows(const InputQuantizer& q) {
+  if (q.args.outlier_threshold > 0) return true;
   const bool whole = q.args.strategy == Strategy::tensor || is_nvfp4(q.args);
   return whole && q.scale == 0.0F;
 }

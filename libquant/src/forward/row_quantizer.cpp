@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <limits>
 
 #include "linalg/parallel.h"
 #include "quant/error.h"
@@ -43,6 +44,28 @@ void RowQuantizer::dynamic(std::span<float> row, std::uint64_t group) {
   effective_scales(rules_, scales_, scales_);
   kernels().math.fake_quantize({row.data(), rules_.element, row.size(), group, scales_.data(),
                                 zero_points ? zero_points_.data() : nullptr, rules_.code_min, rules_.code_max});
+}
+
+void RowQuantizer::without_outliers(std::span<float> row, float threshold, std::span<const char> keep) {
+  if (row.empty()) return;
+  float largest = 0;
+  bool finite = true;
+  kept_.assign(row.begin(), row.end());
+  for (const float value : row) {
+    const float size = std::fabs(value);
+    finite = finite && size <= std::numeric_limits<float>::max();
+    if (size < threshold) largest = std::max(largest, size);
+  }
+  if (!finite) {
+    std::fill(row.begin(), row.end(), std::numeric_limits<float>::quiet_NaN());
+    return;
+  }
+  float scale = 0;
+  scales_of_absmax(rules_, {&largest, 1}, {&scale, 1});
+  fixed(row, scale, 0.0F);
+  for (std::size_t c = 0; c < row.size(); ++c) {
+    if (keep[c] != 0) row[c] = kept_[c];
+  }
 }
 
 void RowQuantizer::fixed(std::span<float> row, float scale, float zero_point) const {
@@ -110,6 +133,37 @@ void quantize_whole(std::span<float> x, std::uint64_t rows, const InputQuantizer
            [&](RowQuantizer& quantizer, std::span<float> row) { quantizer.fixed(row, scale, zero_point); });
 }
 
+// Columns with a magnitude of at least the threshold in any row: the tasks' findings are joined, in whatever order.
+std::vector<char> outlier_columns(std::span<const float> x, std::uint64_t rows, float threshold, int threads) {
+  const std::uint64_t cols = x.size() / rows, step = std::max<std::uint64_t>(1, kElements / cols);
+  const std::uint64_t tasks = linalg::pieces(rows, step);
+  std::vector<std::vector<char>> found(tasks);
+  linalg::for_tasks(threads, tasks, [&](std::size_t task) {
+    found[task].assign(cols, 0);
+    for (std::uint64_t r = task * step; r < std::min(rows, (task + 1) * step); ++r) {
+      for (std::uint64_t c = 0; c < cols; ++c) {
+        found[task][c] |= std::fabs(x[r * cols + c]) >= threshold ? 1 : 0;
+      }
+    }
+  });
+  for (std::size_t task = 1; task < tasks; ++task) {
+    for (std::uint64_t c = 0; c < cols; ++c) found[0][c] |= found[task][c];
+  }
+  return found[0];
+}
+
+void quantize_tokens(std::span<float> x, std::uint64_t rows, const InputQuantizer& q, int threads) {
+  const ScaleRules rules = forward::activation_rules(q.args, 1.0F);
+  if (q.args.outlier_threshold == 0) {
+    return for_rows(x, rows, rules, threads,
+                    [](RowQuantizer& quantizer, std::span<float> row) { quantizer.dynamic(row, row.size()); });
+  }
+  const auto threshold = static_cast<float>(q.args.outlier_threshold);
+  const std::vector<char> keep = outlier_columns(x, rows, threshold, threads);
+  for_rows(x, rows, rules, threads,
+           [&](RowQuantizer& quantizer, std::span<float> row) { quantizer.without_outliers(row, threshold, keep); });
+}
+
 // NVFP4's factor: 448 * 6 / absmax, as compressed-tensors' generate_gparam rounds it (torch divides a number by a
 // tensor by way of the reciprocal); 1 where that is no number.
 float global_scale_of(std::span<const float> x, int threads) {
@@ -143,8 +197,7 @@ void fake_quantize_rows(std::span<float> x, std::uint64_t rows, const InputQuant
     case Strategy::tensor:
       return quantize_whole(x, rows, quantizer, threads);
     case Strategy::token:
-      return for_rows(x, rows, forward::activation_rules(quantizer.args, 1.0F), threads,
-                      [](RowQuantizer& q, std::span<float> row) { q.dynamic(row, row.size()); });
+      return quantize_tokens(x, rows, quantizer, threads);
     case Strategy::group:
     case Strategy::tensor_group:
       return quantize_groups(x, rows, quantizer, threads);

@@ -15,12 +15,14 @@ class RowQuantizer {
   explicit RowQuantizer(const ScaleRules& rules) : rules_(rules) {}
   /// Scales from each group of `group` values; the last may be short.
   void dynamic(std::span<float> row, std::uint64_t group);
+  /// One scale from the magnitudes below `threshold`, for all columns but those marked in `keep`.
+  void without_outliers(std::span<float> row, float threshold, std::span<const char> keep);
   /// One given scale and zero point.
   void fixed(std::span<float> row, float scale, float zero_point) const;
 
  private:
   ScaleRules rules_;
-  std::vector<float> minima_, maxima_, scales_, zero_points_;
+  std::vector<float> minima_, maxima_, scales_, zero_points_, kept_;
 };
 
 /// The rules of `args` for values in float32, whose scales are float32 unless args.scale_dtype says otherwise.
