@@ -195,3 +195,28 @@ second_stage:
   // What is read is written the same again.
   CHECK(with_schemes(mixed, 1, modifier.schemes, "first\nsecond", registry) == mixed_text);
 }
+
+TEST_CASE("fields that only this library has survive when schemes are replaced") {
+  const std::string text = R"(a_stage:
+  quant_modifiers:
+    CodebookModifier:
+      config_groups:
+        g: {targets: [Linear], weights: {num_bits: 4, type: codebook, codebook: nf4, strategy: flat, group_size: 64,
+            double_quant: true, outlier_percent: 0.45, sensitive_percent: 0.05}}
+    LLMInt8Modifier:
+      config_groups:
+        g: {targets: [lm_head], weights: {strategy: channel, observer_kwargs: {symmetric_range: restricted}},
+            input_activations: {strategy: token, dynamic: true, outlier_threshold: 5.5}}
+)";
+  const Registry& registry = full_registry();
+  const Recipe base = parse_recipe(text, "base.yaml", {}, registry);
+  REQUIRE(base.modifiers.size() == 2);
+  CHECK(base.modifiers[1].schemes[0].scheme.input_activations->outlier_threshold == 5.5);
+  for (const std::size_t i : {std::size_t{0}, std::size_t{1}}) {
+    const auto& schemes = base.modifiers[i].schemes;
+    const Recipe again = parse_recipe(with_schemes(base, i, schemes, "", registry), "again.yaml", {}, registry);
+    REQUIRE(again.modifiers[i].schemes.size() == 1);
+    CHECK(again.modifiers[i].schemes[0].scheme.weights == schemes[0].scheme.weights);
+    CHECK(again.modifiers[i].schemes[0].scheme.input_activations == schemes[0].scheme.input_activations);
+  }
+}
