@@ -56,6 +56,7 @@ void add_commands(CLI::App& program, Session& session) {
   add_compare(program, session);
   add_verify(program, session);
   add_dequantize(program, session);
+  add_convert(program, session);
   add_eval(program, session);
   add_sensitivity(program, session);
   add_recipes(program, session);

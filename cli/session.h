@@ -24,6 +24,7 @@ void add_report(CLI::App& program, Session& session);
 void add_compare(CLI::App& program, Session& session);
 void add_verify(CLI::App& program, Session& session);
 void add_dequantize(CLI::App& program, Session& session);
+void add_convert(CLI::App& program, Session& session);
 void add_eval(CLI::App& program, Session& session);
 void add_sensitivity(CLI::App& program, Session& session);
 void add_recipes(CLI::App& program, Session& session);

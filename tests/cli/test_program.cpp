@@ -9,7 +9,7 @@ namespace {
 bool contains(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 const std::vector<std::string> kCommands{"inspect", "plan",       "run",     "report", "compare",
-                                         "verify",  "dequantize", "recipes", "bench"};
+                                         "verify",  "dequantize", "recipes", "bench",  "convert"};
 
 }  // namespace
 
@@ -87,6 +87,7 @@ TEST_CASE("missing inputs are input errors that name the file", "[program]") {
                                              {"report", "/no/such/model"},
                                              {"compare", "/no/such/model", "/no/such/model"},
                                              {"dequantize", "/no/such/model", "--output", "/no/such/output"},
+                                             {"convert", "/no/such/model", "--output", "/no/such/output"},
                                              {"plan", "w4a16", "--model", "/no/such/model"}}) {
     const Outcome outcome = run_quant(arguments);
     INFO(arguments[0] << ": " << outcome.err);

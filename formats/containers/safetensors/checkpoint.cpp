@@ -1,3 +1,5 @@
+#include "containers/hdf5/checkpoint.h"
+
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -11,6 +13,7 @@
 #include "containers/safetensors/header.h"
 #include "containers/safetensors/json_text.h"
 #include "quant/error.h"
+#include "quant/hdf5_tensors.h"
 #include "quant/open.h"
 
 namespace quant::safetensors {
@@ -157,7 +160,19 @@ ModelConfig read_config(const fs::path& directory) {
   return parse_model_config(read_text_file(path, kMaxConfigBytes, "InvalidConfig"), path);
 }
 
+// A directory of `quant convert`: HDF5 and no safetensors.
+bool has_hdf5_weights(const fs::path& directory) {
+  std::error_code error;
+  return fs::is_regular_file(directory / hdf5_container::kWeightsFile, error) &&
+         !fs::exists(directory / "model.safetensors", error) &&
+         !fs::exists(directory / "model.safetensors.index.json", error);
+}
+
 std::unique_ptr<Checkpoint> open_directory(const fs::path& directory) {
+  if (has_hdf5_weights(directory)) {
+    return hdf5_container::open_hdf5(directory, directory / hdf5_container::kWeightsFile, read_config(directory),
+                                     find_companions(directory));
+  }
   const WeightFiles weights = find_weights(directory);
   OpenedFiles opened;
   for (const fs::path& file : weights.files) opened.add(file);
@@ -173,6 +188,7 @@ std::unique_ptr<Checkpoint> open_single_file(const fs::path& file) {
     throw Error(ErrorCode::usage, fmt::format("{} is an index, not a file of tensors.", in_quotes(file.string())),
                 "Give the directory that it lies in.");
   }
+  if (is_hdf5_file(file)) return hdf5_container::open_hdf5(file, file, {}, {});
   OpenedFiles opened;
   opened.add(file);
   return std::make_unique<SafetensorsCheckpoint>(file, std::move(opened), ModelConfig{}, std::vector<fs::path>{});

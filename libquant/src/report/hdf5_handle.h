@@ -25,6 +25,8 @@ class Hdf5Handle {
   Hdf5Handle& operator=(Hdf5Handle&&) = delete;
 
   hid_t get() const { return id_; }
+  /// Gives the identifier away, to be closed by another.
+  hid_t release() { return std::exchange(id_, -1); }
 
  private:
   hid_t id_;

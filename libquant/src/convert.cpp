@@ -1,0 +1,82 @@
+#include "quant/convert.h"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <system_error>
+#include <vector>
+
+#include "output/files.h"
+#include "output/partial_directory.h"
+#include "quant/error.h"
+#include "quant/hdf5_tensors.h"
+
+namespace quant {
+namespace {
+
+namespace fs = std::filesystem;
+
+void write_container(const fs::path& file, const Checkpoint& checkpoint, const Container& container) {
+  std::vector<const TensorInfo*> sources;
+  for (const TensorInfo& info : checkpoint.tensors()) sources.push_back(&info);
+  const auto stored = [](const TensorInfo* info) { return StoredTensor{info->name, info->dtype, info->shape}; };
+  std::sort(sources.begin(), sources.end(),
+            [&](const TensorInfo* a, const TensorInfo* b) { return stored_before(stored(a), stored(b)); });
+  std::vector<StoredTensor> tensors;
+  for (const TensorInfo* info : sources) tensors.push_back(stored(info));
+  const auto writer = container.create(file, tensors, {{"format", "pt"}}, false);
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    const TensorView view = checkpoint.view(*sources[i]);
+    if (!view.bytes.empty()) writer->write(i, 0, view.bytes);
+    checkpoint.done_reading(view);
+  }
+  writer->sync();
+}
+
+ConvertResult convert(const Checkpoint& checkpoint, const ConvertOptions& options) {
+  const auto existing =
+      options.overwrite_partial ? PartialDirectory::Existing::discard : PartialDirectory::Existing::refuse;
+  const PartialDirectory directory(options.output, existing, "remove it, or give --overwrite-partial");
+  ConvertResult result;
+  try {
+    const bool hdf5 = options.container == nullptr;
+    const fs::path file = directory.path() / ("model" + std::string(hdf5 ? ".h5" : options.container->extension()));
+    if (hdf5) {
+      write_hdf5_tensors(file, checkpoint, options.compression);
+      sync_path(file);
+    } else {
+      write_container(file, checkpoint, *options.container);
+    }
+    if (!checkpoint.config().text.empty()) {
+      write_file_atomically(directory.path() / "config.json", checkpoint.config().text);
+    }
+    for (const fs::path& companion : checkpoint.companions()) {
+      const fs::path name = companion_name(checkpoint, companion);
+      fs::create_directories((directory.path() / name).parent_path());
+      copy_file_atomically(companion, directory.path() / name);
+    }
+    // A run's report, which is not counted among the small files since other *.h5 files are weights.
+    const fs::path report = checkpoint.location() / "report.h5";
+    if (fs::is_regular_file(report)) copy_file_atomically(report, directory.path() / "report.h5");
+    result.bytes_after = fs::file_size(file);
+    directory.commit();
+  } catch (...) {
+    directory.remove();
+    throw;
+  }
+  result.tensors = checkpoint.tensors().size();
+  for (const CheckpointFile& file : checkpoint.files()) result.bytes_before += file.bytes;
+  return result;
+}
+
+}  // namespace
+
+ConvertResult convert_checkpoint(const Checkpoint& checkpoint, const ConvertOptions& options) {
+  try {
+    return convert(checkpoint, options);
+  } catch (const fs::filesystem_error& error) {
+    throw Error(ErrorCode::io, fmt::format("cannot write {}: {}", options.output.string(), error.code().message()));
+  }
+}
+
+}  // namespace quant

@@ -1,0 +1,287 @@
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <array>
+#include <fstream>
+#include <optional>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "hdf5_tensor_types.h"
+#include "quant/error.h"
+#include "quant/hdf5_tensors.h"
+
+namespace quant {
+namespace {
+
+using hdf5::Hdf5Handle;
+using hdf5::Hdf5Session;
+
+constexpr int kMaxDimensions = 32;
+constexpr std::size_t kMaxTensors = 10'000'000;
+constexpr std::size_t kMaxText = 1U << 20U;
+constexpr std::uint64_t kMostCompression = 1040;  // deflate's largest ratio is 1032
+constexpr int kMaxDepth = 64;
+
+[[noreturn]] void fail(const std::string& file, const std::string& link, const std::string& problem) {
+  throw Error(ErrorCode::corrupt_file, fmt::format("{}: dataset '{}' {}", file, link, problem),
+              "the file is damaged, or was not written by this project", "BadHdf5Tensor");
+}
+
+// The inverse of hdf5_link_name; nothing for a text that it does not make.
+std::optional<std::string> part_of_link(const std::string& link) {
+  std::string part;
+  for (std::size_t i = 0; i < link.size(); ++i) {
+    if (link[i] != '%') {
+      part += link[i];
+      continue;
+    }
+    if (link.size() == 1) break;  // an empty part
+    unsigned byte = 0;
+    for (int digit = 0; digit < 2; ++digit) {
+      const char c = ++i < link.size() ? link[i] : '\0';
+      const bool hex = (c >= '0' && c <= '9') || (c >= 'A' && c <= 'F');
+      if (!hex) return std::nullopt;
+      byte = byte * 16 + static_cast<unsigned>(c <= '9' ? c - '0' : c - 'A' + 10);
+    }
+    part += static_cast<char>(byte);
+  }
+  if (report::hdf5_link_name(part) != link) return std::nullopt;
+  return part;
+}
+
+std::string read_text(const Hdf5Session& session, hid_t object, const char* key, const std::string& file) {
+  const Hdf5Handle attribute =
+      session.need(H5Aopen(object, key, H5P_DEFAULT), H5Aclose, fmt::format("read the attribute '{}'", key));
+  const Hdf5Handle type = session.need(H5Aget_type(attribute.get()), H5Tclose, "read an attribute");
+  const Hdf5Handle space = session.need(H5Aget_space(attribute.get()), H5Sclose, "read an attribute");
+  const std::size_t size = H5Tget_size(type.get());
+  if (H5Tget_class(type.get()) != H5T_STRING || H5Tis_variable_str(type.get()) != 0 || size > kMaxText ||
+      H5Sget_simple_extent_npoints(space.get()) != 1) {
+    fail(file, key, "is no attribute of text");
+  }
+  std::string text(size, '\0');
+  session.need(H5Aread(attribute.get(), type.get(), text.data()), "read an attribute");
+  while (!text.empty() && text.back() == '\0') text.pop_back();
+  return text;
+}
+
+struct Dataset {
+  StoredTensor tensor;
+  std::string link;
+  std::vector<hsize_t> sizes;
+};
+
+// Walks through groups that are linked hard, each one once.
+class Scanner {
+ public:
+  Scanner(const Hdf5Session& session, std::string file) : session_(session), file_(std::move(file)) {}
+
+  void scan(hid_t group, const std::string& path, const std::string& name, int depth) {
+    if (depth > kMaxDepth) fail(file_, path, "lies too deep");
+    H5G_info_t info{};
+    session_.need(H5Gget_info(group, &info), "list a group");
+    for (hsize_t i = 0; i < info.nlinks; ++i) {
+      const std::string link = link_name(group, i);
+      const std::string child = path.empty() ? link : path + "/" + link;
+      const bool own = link == hdf5::kOwnLink && !path.empty();
+      const auto part = own ? std::optional<std::string>("") : part_of_link(link);
+      if (!part || (part->empty() && !own) || part->find('.') != std::string::npos)
+        fail(file_, child, "has a name that is not escaped as it should be");
+      H5L_info_t kind{};
+      session_.need(H5Lget_info(group, link.c_str(), &kind, H5P_DEFAULT), "look at a link");
+      if (kind.type != H5L_TYPE_HARD) fail(file_, child, "is linked from elsewhere");
+      const Hdf5Handle object = session_.need(H5Oopen(group, link.c_str(), H5P_DEFAULT), H5Oclose, "open a link");
+      const std::string full = own ? name : path.empty() ? *part : name + "." + *part;
+      switch (H5Iget_type(object.get())) {
+        case H5I_GROUP:
+          if (own) fail(file_, child, "is a group, not a dataset");
+          if (!seen_.insert(kind.u.address).second) fail(file_, child, "is linked twice");
+          scan(object.get(), child, full, depth + 1);
+          break;
+        case H5I_DATASET:
+          add(object.get(), child, full);
+          break;
+        default:
+          fail(file_, child, "is neither a group nor a dataset");
+      }
+    }
+  }
+
+  std::vector<Dataset> take() { return std::move(datasets_); }
+
+ private:
+  std::string link_name(hid_t group, hsize_t i) const {
+    const ssize_t size = session_.need(
+        H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, nullptr, 0, H5P_DEFAULT), "read a link's name");
+    if (static_cast<std::size_t>(size) > kMaxText) fail(file_, "", "has a name of more than 2^20 bytes");
+    std::string name(static_cast<std::size_t>(size) + 1, '\0');
+    session_.need(H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, name.data(), name.size(), H5P_DEFAULT),
+                  "read a link's name");
+    name.pop_back();
+    return name;
+  }
+
+  void add(hid_t dataset, const std::string& link, const std::string& name) {
+    if (datasets_.size() == kMaxTensors) fail(file_, link, "is one of too many");
+    Dataset found;
+    found.link = link;
+    found.tensor.name = name;
+    if (H5Aexists(dataset, hdf5::kTypeKey) <= 0) fail(file_, link, "has no attribute 'dtype'");
+    const std::string type_name = read_text(session_, dataset, hdf5::kTypeKey, file_);
+    const auto type = parse_dtype(type_name);
+    const hdf5::ElementType element = type ? hdf5::element_type(*type) : hdf5::ElementType{};
+    if (element.file_type < 0) fail(file_, link, fmt::format("has the dtype '{}', which is not known", type_name));
+    found.tensor.dtype = *type;
+    const Hdf5Handle stored = session_.need(H5Dget_type(dataset), H5Tclose, "read a type");
+    if (H5Tequal(stored.get(), element.file_type) <= 0) {
+      fail(file_, link, fmt::format("is not stored as {} demands", type_name));
+    }
+    read_shape(dataset, link, found);
+    check_storage(dataset, link, found);
+    datasets_.push_back(std::move(found));
+  }
+
+  void read_shape(hid_t dataset, const std::string& link, Dataset& found) const {
+    const Hdf5Handle space = session_.need(H5Dget_space(dataset), H5Sclose, "read a shape");
+    const H5S_class_t kind = H5Sget_simple_extent_type(space.get());
+    if (kind == H5S_SCALAR) return;
+    const int dimensions = kind == H5S_SIMPLE ? H5Sget_simple_extent_ndims(space.get()) : -1;
+    if (dimensions < 0 || dimensions > kMaxDimensions) fail(file_, link, "has no shape that a tensor may have");
+    found.sizes.resize(static_cast<std::size_t>(dimensions));
+    session_.need(H5Sget_simple_extent_dims(space.get(), found.sizes.data(), nullptr), "read a shape");
+    found.tensor.shape.assign(found.sizes.begin(), found.sizes.end());
+    found.tensor.bytes();  // throws where they are more than 2^64
+  }
+
+  void check_storage(hid_t dataset, const std::string& link, const Dataset& found) const {
+    const Hdf5Handle creation = session_.need(H5Dget_create_plist(dataset), H5Pclose, "read a dataset's properties");
+    const H5D_layout_t layout = H5Pget_layout(creation.get());
+    if ((layout != H5D_CHUNKED && layout != H5D_CONTIGUOUS && layout != H5D_COMPACT) ||
+        H5Pget_external_count(creation.get()) > 0) {
+      fail(file_, link, "keeps its values elsewhere");
+    }
+    const int filters = session_.need(H5Pget_nfilters(creation.get()), "read a dataset's filters");
+    for (int i = 0; i < filters; ++i) {
+      unsigned flags = 0;
+      std::size_t values = 0;
+      const H5Z_filter_t filter =
+          H5Pget_filter2(creation.get(), static_cast<unsigned>(i), &flags, &values, nullptr, 0, nullptr, nullptr);
+      if (filter != H5Z_FILTER_DEFLATE && filter != H5Z_FILTER_SHUFFLE && filter != H5Z_FILTER_FLETCHER32) {
+        fail(file_, link,
+             fmt::format("has the filter {}; deflate, shuffle and fletcher32 can be read", static_cast<int>(filter)));
+      }
+    }
+    const std::uint64_t bytes = found.tensor.bytes(), stored = H5Dget_storage_size(dataset);
+    const std::uint64_t most = filters > 0 ? kMostCompression : 1;
+    if (bytes / most > stored) {
+      fail(file_, link, fmt::format("says that it has {} bytes, but {} are stored", bytes, stored));
+    }
+  }
+
+  const Hdf5Session& session_;
+  std::string file_;
+  std::vector<Dataset> datasets_;
+  std::set<haddr_t> seen_;
+};
+
+}  // namespace
+
+struct Hdf5TensorReader::State {
+  std::string file;
+  hid_t id = -1;
+  std::vector<Dataset> datasets;
+  std::vector<StoredTensor> tensors;
+  std::vector<std::pair<std::string, std::string>> metadata;
+
+  ~State() {
+    if (id < 0) return;
+    const Hdf5Session session(file, ErrorCode::io);
+    H5Fclose(id);
+  }
+};
+
+namespace {
+
+std::vector<std::pair<std::string, std::string>> read_metadata(const Hdf5Session& session, hid_t root,
+                                                               const std::string& file) {
+  std::vector<std::pair<std::string, std::string>> metadata;
+  H5O_info_t info{};
+  session.need(H5Oget_info(root, &info), "list attributes");
+  for (hsize_t i = 0; i < info.num_attrs; ++i) {
+    std::array<char, 4096> name{};
+    const ssize_t size =
+        H5Aget_name_by_idx(root, ".", H5_INDEX_NAME, H5_ITER_INC, i, name.data(), name.size(), H5P_DEFAULT);
+    session.need(size, "read an attribute's name");
+    const std::string key(name.data());
+    if (key.starts_with(hdf5::kMetadataPrefix)) {
+      metadata.emplace_back(key.substr(std::string_view(hdf5::kMetadataPrefix).size()),
+                            read_text(session, root, key.c_str(), file));
+    }
+  }
+  return metadata;
+}
+
+}  // namespace
+
+Hdf5TensorReader::Hdf5TensorReader(const std::filesystem::path& path) : state_(std::make_unique<State>()) {
+  state_->file = path.string();
+  {
+    const Hdf5Session session(state_->file, ErrorCode::io);
+    state_->id =
+        session.need(H5Fopen(state_->file.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose, "open the file").release();
+  }
+  const Hdf5Session session(state_->file, ErrorCode::corrupt_file);
+  const Hdf5Handle root = session.need(H5Gopen2(state_->id, "/", H5P_DEFAULT), H5Gclose, "open its root");
+  if (H5Aexists(root.get(), hdf5::kFormatKey) <= 0 ||
+      read_text(session, root.get(), hdf5::kFormatKey, state_->file) != hdf5::kFormatValue) {
+    throw Error(ErrorCode::unsupported, state_->file + " is an HDF5 file, but not one of tensors",
+                "only files that `quant convert` wrote are read", "NoHdf5Tensors");
+  }
+  state_->metadata = read_metadata(session, root.get(), state_->file);
+  Scanner scanner(session, state_->file);
+  scanner.scan(root.get(), "", "", 0);
+  state_->datasets = scanner.take();
+  std::sort(state_->datasets.begin(), state_->datasets.end(),
+            [](const Dataset& a, const Dataset& b) { return a.tensor.name < b.tensor.name; });
+  for (const Dataset& dataset : state_->datasets) {
+    if (!state_->tensors.empty() && state_->tensors.back().name == dataset.tensor.name) {
+      fail(state_->file, dataset.link, "has the name of another");
+    }
+    state_->tensors.push_back(dataset.tensor);
+  }
+}
+
+Hdf5TensorReader::~Hdf5TensorReader() = default;
+
+const std::vector<StoredTensor>& Hdf5TensorReader::tensors() const { return state_->tensors; }
+const std::vector<std::pair<std::string, std::string>>& Hdf5TensorReader::metadata() const { return state_->metadata; }
+
+void Hdf5TensorReader::read(std::size_t tensor, std::uint64_t first, std::uint64_t count,
+                            std::span<std::byte> out) const {
+  const Dataset& dataset = state_->datasets.at(tensor);
+  const std::uint64_t rows = dataset.sizes.empty() ? 1 : dataset.sizes[0];
+  const std::uint64_t row_bytes = rows == 0 ? 0 : dataset.tensor.bytes() / rows;
+  if (first > rows || count > rows - first || out.size() != count * row_bytes) {
+    throw Error(ErrorCode::internal, fmt::format("{}: rows {} to {} of {} cannot be read into {} bytes", state_->file,
+                                                 first, first + count, dataset.tensor.name, out.size()));
+  }
+  if (out.empty()) return;
+  const Hdf5Session session(state_->file, ErrorCode::corrupt_file);
+  const std::string action = fmt::format("read the dataset '{}'", dataset.link);
+  const Hdf5Handle id = session.need(H5Dopen2(state_->id, dataset.link.c_str(), H5P_DEFAULT), H5Dclose, action);
+  const hid_t type = hdf5::element_type(dataset.tensor.dtype).memory_type;
+  hdf5::transfer(session, id.get(), dataset.sizes, first, count, action, [&](hid_t memory, hid_t file_space) {
+    return H5Dread(id.get(), type, memory, file_space, H5P_DEFAULT, out.data());
+  });
+}
+
+bool is_hdf5_file(const std::filesystem::path& path) {
+  constexpr std::array<char, 8> kSignature{'\x89', 'H', 'D', 'F', '\r', '\n', '\x1A', '\n'};
+  std::array<char, 8> start{};
+  std::ifstream in(path, std::ios::binary);
+  return in.read(start.data(), start.size()) && start == kSignature;
+}
+
+}  // namespace quant

@@ -1,0 +1,118 @@
+// Checkpoints in HDF5: every type and shape is read back, quantized models are the same in either container.
+#include <algorithm>
+#include <random>
+
+#include "pipeline/fixture.h"
+#include "quant/compare.h"
+#include "quant/convert.h"
+#include "quant/dequantize.h"
+#include "quant/error.h"
+#include "quant/hdf5_tensors.h"
+#include "support/catch.h"
+#include "support/memory_checkpoint.h"
+
+using namespace quant;
+using namespace quant::test;
+
+namespace {
+
+std::vector<std::byte> noise(std::uint64_t bytes, unsigned seed) {
+  std::mt19937 random(seed);
+  std::vector<std::byte> values(bytes);
+  for (auto& value : values) value = static_cast<std::byte>(random() % 7);  // compresses
+  return values;
+}
+
+bool same_bytes(const Checkpoint& a, const Checkpoint& b) {
+  if (a.tensors().size() != b.tensors().size()) return false;
+  return std::all_of(a.tensors().begin(), a.tensors().end(), [&](const TensorInfo& info) {
+    const TensorInfo* other = b.find(info.name);
+    if (other == nullptr || other->dtype != info.dtype || other->shape != info.shape) return false;
+    const auto x = a.view(info).bytes, y = b.view(*other).bytes;
+    return std::equal(x.begin(), x.end(), y.begin(), y.end());
+  });
+}
+
+}  // namespace
+
+TEST_CASE("tensors of every type and shape are read back bit by bit") {
+  for (const int level : {0, 4}) {
+    TempDir dir;
+    MemoryCheckpoint source;
+    unsigned number = 0;
+    for (int t = 0; t < kDTypeCount; ++t) {
+      const auto type = static_cast<DType>(t);
+      if (dtype_bits(type) % 8 != 0) continue;
+      for (const Shape& shape : {Shape{}, Shape{1}, Shape{7, 5}, Shape{3, 0, 2}, Shape{700, 3, 301}}) {
+        source.set("layers." + std::to_string(t) + ".weight_" + std::to_string(shape.size()), type, shape,
+                   noise(byte_count(type, shape), ++number));
+      }
+    }
+    // Names that are the path of others, and characters that HDF5 keeps for itself.
+    source.set("m.weight", DType::U8, {4}, noise(4, 1));
+    source.set("m.weight.absmax", DType::F32, {2}, noise(8, 2));
+    source.set("m.weight.quant_state.x/y%z", DType::U8, {5}, noise(5, 3));
+    const auto file = dir / "tensors.h5";
+    write_hdf5_tensors(file, source, level);
+    CHECK(is_hdf5_file(file));
+    const auto opened = open_checkpoint(file);
+    CHECK(same_bytes(source, *opened));
+    CHECK(opened->find("m.weight.quant") == nullptr);
+    if (level > 0) CHECK(opened->files()[0].bytes < std::filesystem::file_size(dir / "tensors.h5") + 1);
+    CHECK_THROWS_AS(write_hdf5_tensors(file, source, level), Error);  // it exists
+  }
+}
+
+TEST_CASE("names that a file cannot hold, and levels that deflate does not have, are refused") {
+  TempDir dir;
+  MemoryCheckpoint source;
+  source.set("a..b", DType::U8, {1}, noise(1, 1));
+  CHECK_THROWS_AS(write_hdf5_tensors(dir / "x.h5", source, 4), Error);
+  CHECK_THROWS_AS(write_hdf5_tensors(dir / "y.h5", MemoryCheckpoint(), 10), Error);
+  CHECK_THROWS_AS(open_checkpoint(dir / "missing.h5"), Error);
+}
+
+TEST_CASE("a quantized model in HDF5 is the model, and comes back to the same file") {
+  TempDir dir;
+  write_tiny_model(dir / "model", {.hidden = 80, .intermediate = 120});
+  const Recipe recipe = load_recipe(std::filesystem::path(QUANT_SOURCE_DIR) / "recipes" / "hqq.yaml",
+                                    {{"bits", "3"}, {"size", "40"}}, builtin_registry());
+  {
+    const auto checkpoint = open_checkpoint(dir / "model");
+    PlanOptions libquant;
+    libquant.layout = "libquant";
+    const Plan plan = make_plan(*checkpoint, recipe, builtin_registry(), libquant);
+    REQUIRE(plan.problems.empty());
+    RunOptions run;
+    run.output = dir / "packed";
+    run_plan(plan, run);
+  }
+  const auto packed = open_checkpoint(dir / "packed");
+  ConvertOptions options;
+  options.output = dir / "hdf5";
+  const ConvertResult result = convert_checkpoint(*packed, options);
+  CHECK(result.tensors == packed->tensors().size());
+  CHECK(result.bytes_after == std::filesystem::file_size(dir / "hdf5" / "model.h5"));
+  CHECK_FALSE(std::filesystem::exists(dir / "hdf5.partial"));
+  const auto hdf5 = open_checkpoint(dir / "hdf5");
+  CHECK(hdf5->config().quantization_config == packed->config().quantization_config);
+  CHECK(same_bytes(*packed, *hdf5));
+  const Layout& layout = *builtin_registry().layout("libquant");
+  REQUIRE(layout.recognizes(hdf5->config()));
+  CHECK(layout.find_linears(*hdf5).size() == 14);
+  CHECK(read_file(dir / "hdf5" / "tokenizer.json") == read_file(dir / "model" / "tokenizer.json"));
+
+  const Container& safetensors = *builtin_registry().container("safetensors");
+  DequantizeOptions floats;
+  floats.output = dir / "floats";
+  dequantize_checkpoint(*hdf5, builtin_registry(), safetensors, floats);
+  floats.output = dir / "floats2";
+  dequantize_checkpoint(*packed, builtin_registry(), safetensors, floats);
+  CHECK(read_file(dir / "floats" / "model.safetensors") == read_file(dir / "floats2" / "model.safetensors"));
+
+  options.container = &safetensors;
+  options.output = dir / "back";
+  convert_checkpoint(*hdf5, options);
+  CHECK(read_file(dir / "back" / "model.safetensors") == read_file(dir / "packed" / "model.safetensors"));
+  CHECK_THROWS_AS(convert_checkpoint(*hdf5, options), Error);  // it exists
+}
