@@ -2,6 +2,7 @@
 
 #include <algorithm>
 #include <charconv>
+#include <cmath>
 #include <numeric>
 
 #include "quant/observers.h"
@@ -403,7 +404,7 @@ std::span<const float> fixed_codebook(Codebook codebook) {
 
 std::uint64_t sparse_count(const QuantArgs& args, std::uint64_t rows, std::uint64_t cols) {
   const double size = static_cast<double>(rows) * static_cast<double>(cols);
-  const auto part = [&](double percent) { return static_cast<std::uint64_t>(size * percent / 100 + 0.5); };
+  const auto part = [&](double percent) { return static_cast<std::uint64_t>(std::llround(size * percent / 100)); };
   return std::min(part(args.outlier_percent) + part(args.sensitive_percent), rows * cols);
 }
 

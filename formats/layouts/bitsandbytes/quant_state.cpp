@@ -157,7 +157,7 @@ bool says(const Json& config, const char* key) {
 Json parse_config(const ModelConfig& model) {
   if (model.quantization_config.empty()) return {};
   try {
-    const Json config = parse_json(model.quantization_config, "config.json");
+    Json config = parse_json(model.quantization_config, "config.json");
     if (config.is_object() && config.value("quant_method", Json()) == "bitsandbytes") return config;
   } catch (const Error&) {
     return {};
