@@ -94,6 +94,7 @@ int eval_command(const EvalCommand& command, Session& session) {
   if (command.speed) measure_model_speed(e);
   e.memory.sample();
   e.report.memory_measured = e.memory.bytes();
+  e.report.memory_resident = MemoryPeak::resident();
   e.report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   write_stdout(session.json ? json_text(eval_json(e.report)) : eval_text(e.report));
   return kExitOk;

@@ -119,6 +119,7 @@ Json summary_json(const RunCommand& options, const RunReport& report) {
           {"worst", worst},
           {"seconds", report.seconds},
           {"peak_memory", report.peak_memory_measured},
+          {"peak_resident_memory", report.peak_resident_memory},
           {"warnings", report.warnings},
           {"report", (output / "report.json").string()},
           {"report_html", (output / "report.html").string()}};
@@ -134,8 +135,8 @@ std::string summary_text(const RunCommand& options, const RunReport& report) {
                             report.model_bits_per_parameter)},
        {"error", fmt::format("{}, SQNR {}, NMSE {}, cosine {:.6f}", counted(report.layers.size(), "layer"),
                              sqnr_text(total.sqnr_db), nmse_text(total.nmse), total.cosine)},
-       {"time",
-        fmt::format("{}, peak memory {}", human_seconds(report.seconds), human_bytes(report.peak_memory_measured))},
+       {"time", fmt::format("{}, peak memory {} ({} resident)", human_seconds(report.seconds),
+                            human_bytes(report.peak_memory_measured), human_bytes(report.peak_resident_memory))},
        {"report", (std::filesystem::path(options.output) / "report.html").string()}});
   const auto worst = worst_layers(report, 5);
   if (worst.empty()) return text;

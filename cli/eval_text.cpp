@@ -195,8 +195,8 @@ std::string eval_text(const EvalReport& report) {
   if (report.result) add_perplexity(report, fields);
   if (report.choices) add_choices(report, fields);
   if (report.speed) add_speed(report, fields);
-  fields.emplace_back("memory", fmt::format("{} (planned: {}, {})", human_bytes(report.memory_measured),
-                                            human_bytes(report.memory_planned),
+  fields.emplace_back("memory", fmt::format("{} ({} resident; planned: {}, {})", human_bytes(report.memory_measured),
+                                            human_bytes(report.memory_resident), human_bytes(report.memory_planned),
                                             report.resident ? "all weights at once" : "block by block"));
   fields.emplace_back("time", human_seconds(report.seconds));
   return field_list(fields);
@@ -213,7 +213,8 @@ Json eval_json(const EvalReport& report) {
                  {"seconds", report.seconds},
                  {"resident", report.resident},
                  {"peak_memory_planned", report.memory_planned},
-                 {"peak_memory", report.memory_measured}};
+                 {"peak_memory", report.memory_measured},
+                 {"peak_resident_memory", report.memory_resident}};
   return json;
 }
 

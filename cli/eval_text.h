@@ -40,6 +40,7 @@ struct EvalReport {
   bool resident = true;
   std::uint64_t memory_planned = 0;
   std::uint64_t memory_measured = 0;
+  std::uint64_t memory_resident = 0;
   double seconds = 0;
 };
 

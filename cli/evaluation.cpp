@@ -9,6 +9,7 @@
 #include "interrupt.h"
 #include "kv_cache_option.h"
 #include "plan_request.h"
+#include "quant/data_files.h"
 #include "quant/error.h"
 #include "quant/open.h"
 #include "units.h"
@@ -40,10 +41,8 @@ std::string cache_text(const LanguageModel& model) {
   return model.kv_cache() ? describe_kv_cache(*model.kv_cache()) : "float";
 }
 
-fs::path tokenizer_directory(const fs::path& model) { return fs::is_directory(model) ? model : model.parent_path(); }
-
 bool has_tokenizer(const std::string& model) {
-  return !model.empty() && fs::exists(tokenizer_directory(model) / "tokenizer.json");
+  return !model.empty() && fs::exists(model_directory(model) / "tokenizer.json");
 }
 
 std::int32_t first_token(const Evaluation& e) {
@@ -100,16 +99,12 @@ void open_models(Evaluation& e, const Registry& registry) {
 }
 
 bool text_needs_tokenizer(const EvaluationRequest& request) {
-  std::string extension = fs::path(request.text).extension().string();
-  std::transform(extension.begin(), extension.end(), extension.begin(),
-                 [](unsigned char c) { return std::tolower(c); });
-  const bool ids = extension == ".npy" || extension == ".h5" || extension == ".hdf5";
-  return (!request.text.empty() && !ids) || request.bos;
+  return (!request.text.empty() && !holds_token_ids(request.text)) || request.bos;
 }
 
 std::optional<Tokenizer> open_tokenizer(const EvaluationRequest& request, bool needed) {
   for (const std::string& model : {request.model, request.base}) {
-    if (has_tokenizer(model)) return Tokenizer::open(tokenizer_directory(model));
+    if (has_tokenizer(model)) return Tokenizer::open(model_directory(model));
   }
   if (!needed) return std::nullopt;
   throw Error(ErrorCode::io, fmt::format("{} has no tokenizer.json", request.model),
@@ -180,6 +175,7 @@ EvaluationReport evaluation_report(const EvalReport& report) {
   entry.seconds = report.seconds;
   entry.peak_memory_planned = report.memory_planned;
   entry.peak_memory_measured = report.memory_measured;
+  entry.peak_resident_memory = report.memory_resident;
   return entry;
 }
 

@@ -38,4 +38,6 @@ std::uint64_t available_memory() {
 
 void MemoryPeak::sample() { bytes_ = std::max(bytes_, kilobytes_of("/proc/self/status", "RssAnon:")); }
 
+std::uint64_t MemoryPeak::resident() { return kilobytes_of("/proc/self/status", "VmHWM:"); }
+
 }  // namespace quant::cli

@@ -14,6 +14,8 @@ class MemoryPeak {
  public:
   void sample();
   std::uint64_t bytes() const { return bytes_; }
+  /// The same with mapped file pages, as the system counted it; 0 if it does not tell.
+  static std::uint64_t resident();
 
  private:
   std::uint64_t bytes_ = 0;

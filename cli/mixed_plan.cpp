@@ -10,6 +10,7 @@
 #include "interrupt.h"
 #include "machine_memory.h"
 #include "progress.h"
+#include "quant/data_files.h"
 #include "quant/error.h"
 #include "units.h"
 
@@ -44,15 +45,19 @@ std::uint64_t bytes_of_linears(const Plan& plan) {
 }
 
 TokenSequences read_samples(const PlanRequest& request, const MixedRequest& mixed, const Plan& plan) {
+  if (request.calibration.empty() && !request.statistics.empty()) {
+    throw Error(ErrorCode::usage,
+                "sensitivity is measured on text, and a file of statistics holds none: schemes are shared out with "
+                "--statistics by a report of sensitivity only",
+                "give --sensitivity FILE, written by quant sensitivity", "NoCalibration");
+  }
   if (request.calibration.empty()) {
     throw Error(ErrorCode::usage, "sensitivity is measured on text: give --calibration FILE",
                 fmt::format("as in: --calibration {}/calibration.txt", request.model), "NoCalibration");
   }
   const std::filesystem::path file = request.calibration;
-  const std::string extension = file.extension().string();
-  const bool ids = extension == ".npy" || extension == ".h5" || extension == ".hdf5";
   std::optional<Tokenizer> tokenizer;
-  if (!ids) tokenizer = Tokenizer::open(plan.checkpoint->location());
+  if (!holds_token_ids(file)) tokenizer = Tokenizer::open(model_directory(plan.checkpoint->location()));
   CalibrationOptions options = plan.options.calibration.data;
   options.samples = 0;
   return spread_sequences(read_sequences(file, tokenizer ? &*tokenizer : nullptr, options), mixed.samples);

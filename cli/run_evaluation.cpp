@@ -127,6 +127,7 @@ EvaluationReport RunEvaluation::measure(const Registry& registry) {
   measure_text(e);
   e.memory.sample();
   e.report.memory_measured = e.memory.bytes();
+  e.report.memory_resident = MemoryPeak::resident();
   e.report.seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   e.model.reset();
   e.base.reset();

@@ -10,7 +10,7 @@
 #include "quant/registry.h"
 #include "quant/rtn.h"
 #include "smoothing/channels.h"
-#include "smoothing/factors_file.h"
+#include "smoothing/factor_source.h"
 #include "smoothing/group_filter.h"
 #include "smoothing/json_text.h"
 
@@ -81,11 +81,7 @@ bool feeds_attention_scores(const std::string& module) {
 
 class Awq final : public Transform {
  public:
-  explicit Awq(const Parameters& parameters)
-      : filter_(parameters, "all"),
-        options_(read_options(parameters)),
-        import_(smoothing::text_parameter(parameters, "import_factors")),
-        export_(smoothing::text_parameter(parameters, "export_factors")) {}
+  explicit Awq(const Parameters& parameters) : source_(parameters, "all"), options_(read_options(parameters)) {}
 
   CalibrationNeeds needs() const override {
     CalibrationNeeds needs;
@@ -98,34 +94,20 @@ class Awq final : public Transform {
   std::optional<std::string> unsupported(const QuantArgs& weights) const override {
     return make_rtn()->unsupported(weights);
   }
-  std::vector<std::filesystem::path> input_files() const override {
-    return import_.empty() ? std::vector<std::filesystem::path>{} : smoothing::factor_files(import_);
-  }
-  /// Asked before anything runs: a file of factors that cannot be used is found here.
-  bool wants(const SmoothingGroup& group) const override {
-    const bool wanted = filter_.wants(group);
-    if (wanted && !import_.empty() && !group.balance.empty()) {
-      smoothing::import_factors(import_, group.smooth_layer, group.balance.front().cols);
-    }
-    return wanted;
-  }
+  std::vector<std::filesystem::path> input_files() const override { return source_.input_files(); }
+  bool wants(const SmoothingGroup& group) const override { return source_.wants(group); }
 
   std::vector<float> factors(const SmoothingGroup& group, const InputStatistics& inputs, const RunContext& context,
                              SolveRecord& record) const override {
     smoothing::check_group(group, inputs);
-    if (!import_.empty()) {
-      if (auto found = smoothing::import_factors(import_, group.smooth_layer, inputs.cols)) {
-        record.notes.push_back("factors imported from " + import_);
-        return found->factors;
-      }
-    }
+    if (auto imported = source_.imported(group, inputs.cols, record)) return std::move(*imported);
     if (inputs.tokens == 0) {
       record.fallback = "not scaled: no calibration token reached it";
       return {};
     }
     const AwqResult result = awq_search(group, inputs, options_, context);
     note(result, record);
-    if (!export_.empty()) export_result(group, result);
+    source_.save(in_file(group, result));
     return result.factors;
   }
 
@@ -148,18 +130,17 @@ class Awq final : public Transform {
                                        result.point.duo ? " with weights" : "", result.loss / result.loss_unscaled));
   }
 
-  void export_result(const SmoothingGroup& group, const AwqResult& result) const {
+  SmoothingFactors in_file(const SmoothingGroup& group, const AwqResult& result) const {
     SmoothingFactors file{"awq", group.smooth_layer, result.factors, {}};
     file.values = {{"ratio", result.point.ratio},
                    {"duo_scaling", result.point.duo ? 1.0 : 0.0},
                    {"loss", result.loss},
                    {"loss_unscaled", result.loss_unscaled}};
-    smoothing::export_factors(export_, file);
+    return file;
   }
 
-  smoothing::GroupFilter filter_;
+  smoothing::FactorSource source_;
   AwqOptions options_;
-  std::string import_, export_;
 };
 
 std::vector<ParameterSpec> own_parameters() {

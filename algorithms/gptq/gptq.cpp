@@ -73,6 +73,20 @@ class Gptq final : public CalibratedQuantizer {
     }
   }
 
+  double operations(std::uint64_t rows, std::uint64_t cols, const CalibrationNeeds& parts) const override {
+    const auto n = static_cast<double>(cols);
+    const double product = 2.0 * static_cast<double>(rows) * n * n;
+    // A factor of H, inverted. A sweep passes each column's error on to the columns behind it: half a product.
+    double operations = CalibratedQuantizer::operations(0, cols, parts);
+    operations += gptq::sweeps(options_) * product / 2;
+    operations += static_cast<double>(options_.refine_rounds) * product;
+    // Both together go through the two products with the factor of H.
+    const bool compensates_inputs = options_.asymmetric > 0 && parts.cross_gram;
+    const bool compensates_residual = options_.residual > 0 && parts.residual;
+    if (compensates_inputs || compensates_residual) operations += (compensates_inputs ? 3 : 2) * product;
+    return operations;
+  }
+
  private:
   GptqOptions options_;
   std::unique_ptr<Quantizer> rtn_;

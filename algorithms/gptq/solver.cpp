@@ -110,6 +110,12 @@ class TaskSolver {
       task_.record.notes.emplace_back(
           "earlier layers' errors are not compensated: there is no (finite) cross-Gram matrix of the inputs");
     }
+    if (options_.residual > 0 && !shared_.inputs().residual.empty() && shared_.residual(task_) == 0) {
+      const bool fits = shared_.inputs().residual.size() == task_.rows * task_.cols;
+      task_.record.notes.emplace_back(
+          std::string("the residual stream's error is not compensated: what was measured of it ") +
+          (fits ? "is not finite" : "does not fit the weight"));
+    }
     const std::uint64_t dead = shared_.dead().size();
     if (dead == 0) return;
     task_.record.notes.push_back(std::to_string(dead) + " of " + std::to_string(task_.cols) + " inputs (" +
@@ -345,6 +351,10 @@ RefineInputs SharedInputs::refine_inputs(const Ordered& ordered) {
   }
   inputs.gram = permuted_gram_;
   return inputs;
+}
+
+double sweeps(const GptqOptions& options) {
+  return options.scale_search == ScaleSearch::solve ? static_cast<double>(kCandidates.size()) : 1;
 }
 
 void solve(LinearTask& task, SharedInputs& shared) { TaskSolver(task, shared).run(); }

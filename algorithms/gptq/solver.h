@@ -64,6 +64,8 @@ class SharedInputs {
   std::vector<float> permuted_gram_;  // in the order of permuted_columns_
 };
 
+/// How often the columns of a linear are gone over.
+double sweeps(const GptqOptions& options);
 /// Codes one linear into *task.out and fills task.record.
 void solve(LinearTask& task, SharedInputs& shared);
 

@@ -8,7 +8,7 @@
 #include "quant/error.h"
 #include "quant/registry.h"
 #include "smoothing/channels.h"
-#include "smoothing/factors_file.h"
+#include "smoothing/factor_source.h"
 #include "smoothing/group_filter.h"
 #include "smoothing/json_text.h"
 #include "smoothing/loss.h"
@@ -105,10 +105,7 @@ SmoothQuantOptions read_options(const Parameters& parameters) {
 class SmoothQuant final : public Transform {
  public:
   explicit SmoothQuant(const Parameters& parameters)
-      : filter_(parameters, "norm"),
-        options_(read_options(parameters)),
-        import_(smoothing::text_parameter(parameters, "import_factors")),
-        export_(smoothing::text_parameter(parameters, "export_factors")) {}
+      : source_(parameters, "norm"), options_(read_options(parameters)) {}
 
   CalibrationNeeds needs() const override {
     CalibrationNeeds needs;
@@ -117,34 +114,20 @@ class SmoothQuant final : public Transform {
     return needs;
   }
   std::optional<std::string> unsupported(const QuantArgs&) const override { return std::nullopt; }
-  std::vector<std::filesystem::path> input_files() const override {
-    return import_.empty() ? std::vector<std::filesystem::path>{} : smoothing::factor_files(import_);
-  }
-  /// Asked before anything runs: a file of factors that cannot be used is found here.
-  bool wants(const SmoothingGroup& group) const override {
-    const bool wanted = filter_.wants(group);
-    if (wanted && !import_.empty() && !group.balance.empty()) {
-      smoothing::import_factors(import_, group.smooth_layer, group.balance.front().cols);
-    }
-    return wanted;
-  }
+  std::vector<std::filesystem::path> input_files() const override { return source_.input_files(); }
+  bool wants(const SmoothingGroup& group) const override { return source_.wants(group); }
 
   std::vector<float> factors(const SmoothingGroup& group, const InputStatistics& inputs, const RunContext& context,
                              SolveRecord& record) const override {
     smoothing::check_group(group, inputs);
-    if (!import_.empty()) {
-      if (auto found = smoothing::import_factors(import_, group.smooth_layer, inputs.cols)) {
-        record.notes.push_back("factors imported from " + import_);
-        return found->factors;
-      }
-    }
+    if (auto imported = source_.imported(group, inputs.cols, record)) return std::move(*imported);
     if (inputs.tokens == 0 || inputs.absmax.empty()) {
       record.fallback = "not smoothed: no calibration token reached it";
       return {};
     }
     const SmoothQuantResult result = smoothquant(group, inputs, options_, context.threads);
     note(result, record);
-    if (!export_.empty()) export_result(group, result);
+    source_.save(in_file(group, result));
     return result.factors;
   }
 
@@ -164,19 +147,18 @@ class SmoothQuant final : public Transform {
     }
   }
 
-  void export_result(const SmoothingGroup& group, const SmoothQuantResult& result) const {
+  SmoothingFactors in_file(const SmoothingGroup& group, const SmoothQuantResult& result) const {
     SmoothingFactors file{"smoothquant", group.smooth_layer, result.factors, {}};
     if (!options_.log_equalization) file.values["alpha"] = result.alpha;
     if (automatic()) {
       file.values["loss"] = result.loss;
       file.values["loss_unscaled"] = result.loss_unscaled;
     }
-    smoothing::export_factors(export_, file);
+    return file;
   }
 
-  smoothing::GroupFilter filter_;
+  smoothing::FactorSource source_;
   SmoothQuantOptions options_;
-  std::string import_, export_;
 };
 
 AlgorithmEntry entry_of(const std::string& name, const std::string& modifier, const std::string& algorithm,

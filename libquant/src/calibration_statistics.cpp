@@ -13,6 +13,12 @@ CalibrationNeeds& CalibrationNeeds::operator|=(const CalibrationNeeds& other) {
   return *this;
 }
 
+double CalibratedQuantizer::operations(std::uint64_t rows, std::uint64_t cols, const CalibrationNeeds& parts) const {
+  if (!parts.gram) return 0;
+  const auto n = static_cast<double>(cols);
+  return n * n * n * 2 / 3 + static_cast<double>(rows) * n * n;
+}
+
 void rescale(InputStatistics& statistics, std::span<const float> s) {
   const std::uint64_t cols = statistics.cols;
   if (s.size() != cols) throw Error(ErrorCode::internal, "smoothing factors do not fit the inputs");

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "calibration/support.h"
+#include "quant/data_files.h"
 #include "support/catch.h"
 
 using namespace quant;  // NOLINT: a test of the library's interface
@@ -168,4 +169,13 @@ TEST_CASE("the example's calibration text has the tokens that its description sa
   CHECK(result.tokens() + result.dropped_tokens == 117543);
   CHECK(result.sequences.size() == 117543 / 256);
   CHECK(read_sequences(model / "evaluation.txt", &tokenizer, windows).sequences.size() == 93718 / 256);
+}
+
+TEST_CASE("names say which files hold ids and where a model's files are") {
+  for (const char* name : {"a.npy", "b/c.H5", "d.hdf5"}) CHECK(holds_token_ids(name));
+  for (const char* name : {"a.txt", "npy", "b.jsonl", "c.npy/text"}) CHECK_FALSE(holds_token_ids(name));
+  const TempDir directory;
+  CHECK(model_directory(directory.path()) == directory.path());
+  CHECK(model_directory(directory / "model.safetensors") == directory.path());
+  CHECK(model_directory("model.safetensors") == ".");
 }

@@ -25,9 +25,12 @@ InputStatistics random_statistics(std::uint64_t cols, std::uint64_t sample, unsi
   InputStatistics made;
   made.tokens = 1000 + seed;
   made.cols = cols;
-  made.absmax = fill(cols);
   made.minimum = fill(cols);
   made.maximum = fill(cols);
+  for (std::uint64_t c = 0; c < cols; ++c) {
+    if (made.minimum[c] > made.maximum[c]) std::swap(made.minimum[c], made.maximum[c]);
+    made.absmax.push_back(std::max(std::abs(made.minimum[c]), std::abs(made.maximum[c])));
+  }
   made.mean_abs = fill(cols);
   made.cross_gram = fill(cols * cols);
   made.rows = fill(sample * cols);
@@ -210,6 +213,11 @@ TEST_CASE("statistics that are damaged or hostile are refused") {
   corrupt("channels", [](hid_t, hid_t group) { set_attribute(group, "cols", 1ULL << 62); });
   corrupt("shape [3]", [](hid_t, hid_t group) { put(group, "absmax", {3}, {1, 2, 3}); });
   corrupt("not finite, at 1", [](hid_t, hid_t group) { put(group, "mean_abs", {2}, {1, std::nanf("")}); });
+  corrupt("negative absmax, at 1", [](hid_t, hid_t group) { put(group, "absmax", {2}, {1, -2}); });
+  corrupt("minimum above the maximum, at 0", [](hid_t, hid_t group) {
+    put(group, "minimum", {2}, {3, 0});
+    put(group, "maximum", {2}, {2, 0});
+  });
   corrupt("shape [4]", [](hid_t, hid_t group) { put(group, "gram_upper", {4}, {1, 2, 3, 4}); });
   corrupt("negative diagonal", [](hid_t, hid_t group) { put(group, "gram_upper", {3}, {1, 0, -1}); });
   corrupt("not symmetric at [0, 1]", [](hid_t, hid_t group) { put(group, "gram", {2, 2}, {1, 0.5F, 0.2F, 1}); });
@@ -221,6 +229,36 @@ TEST_CASE("statistics that are damaged or hostile are refused") {
   test::write_file(directory / "s.h5", "no HDF5");
   CHECK(test::error_of([&] { StatisticsFileReader(directory / "s.h5"); }).code() == ErrorCode::corrupt_file);
   CHECK(test::error_of([&] { StatisticsFileReader(directory / "none.h5"); }).code() == ErrorCode::io);
+}
+
+TEST_CASE("magnitudes and ranges of a file from elsewhere complete each other") {
+  const TempDir directory;
+  const auto read_with = [&](auto fill) {
+    InputStatistics statistics;
+    statistics.tokens = 3;
+    statistics.cols = 2;
+    fill(statistics);
+    write_statistics(directory / "s.h5", {}, {{"m", statistics}});
+    const StatisticsFileReader reader(directory / "s.h5");
+    const InputStatistics read = reader.read("m");
+    CHECK(reader.describe("m").parts.absmax == !read.absmax.empty());
+    return read;
+  };
+  using Floats = std::vector<float>;
+  const InputStatistics magnitudes = read_with([](InputStatistics& s) { s.absmax = {1, 2}; });
+  CHECK(magnitudes.absmax == Floats{1, 2});
+  CHECK(magnitudes.minimum == Floats{-1, -2});
+  CHECK(magnitudes.maximum == Floats{1, 2});
+  const InputStatistics ranges = read_with([](InputStatistics& s) { s.minimum = {-3, 1}, s.maximum = {2, 4}; });
+  CHECK(ranges.absmax == Floats{3, 4});
+  CHECK(ranges.minimum == Floats{-3, 1});
+  // One end alone is not used.
+  const InputStatistics end = read_with([](InputStatistics& s) { s.absmax = {1, 2}, s.minimum = {5, -1}; });
+  CHECK(end.minimum == Floats{-1, -2});
+  CHECK(end.maximum == Floats{1, 2});
+  const InputStatistics lone = read_with([](InputStatistics& s) { s.maximum = {1, 2}; });
+  CHECK(lone.absmax.empty());
+  CHECK(lone.maximum.empty());
 }
 
 TEST_CASE("threads may read one file at the same time") {

@@ -142,3 +142,16 @@ TEST_CASE("waiting threads sleep soon unless the environment says otherwise", "[
   CHECK(spins(with("OMP_WAIT_POLICY=active")) > 1000000);
   CHECK(spins(with("OMP_WAIT_POLICY=passive")) == 0);
 }
+
+TEST_CASE("a loader that was started by hand runs the program", "[program]") {
+  for (const char* loader : {"/lib64/ld-linux-x86-64.so.2", "/lib/ld-linux-aarch64.so.1"}) {
+    if (!std::filesystem::exists(loader)) continue;
+    const TempDir dir;
+    const std::string command = "env -u OMP_WAIT_POLICY -u GOMP_SPINCOUNT -u KMP_BLOCKTIME " + std::string(loader) +
+                                " " + QUANT_EXECUTABLE + " recipes > " + (dir / "out").string() + " 2> " +
+                                (dir / "err").string();
+    CHECK(std::system(command.c_str()) == 0);
+    CHECK(read_file(dir / "err").empty());
+    CHECK(read_file(dir / "out") == run_quant({"recipes"}).out);
+  }
+}

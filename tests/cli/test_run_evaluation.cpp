@@ -73,6 +73,13 @@ TEST_CASE("run --eval measures what eval measures, and the report says it", "[ru
   CHECK(kept.at("model").at("activations") == "int8 sym token in 42 linears");
   CHECK(kept.at("source") == "evaluation.txt");
   CHECK(report.at("run").at("evaluation").at("seconds").get<double>() > 0);
+  // With the mapped pages of the model there is more in memory than without.
+  for (const nlohmann::json& entry : {report.at("run"), report.at("run").at("evaluation")}) {
+    const auto anonymous = entry.at("peak_memory_measured").get<double>();
+    const auto resident = entry.at("peak_resident_memory").get<double>();
+    CHECK(anonymous > 0);
+    CHECK(resident > anonymous);
+  }
   CHECK(has(read_file(output / "report.html"), "id=\"evaluation\""));
   CHECK(read_file(output / "report.h5").find("window_nats") != std::string::npos);
   for (const auto& entry : fs::directory_iterator(output)) CHECK(entry.path().extension() != ".tmp");

@@ -201,12 +201,43 @@ TEST_CASE("the error of the residual stream is compensated as far as the inputs 
   // What was measured for another number of outputs, or is not finite, is not used.
   options.residual = 1;
   const auto plain = gptq_quantize(weights.values, rows, correlated_inputs(cols, 600), args, options).tensor.codes;
+  const auto check_unused = [&](const std::string& reason) {
+    const GptqResult result = gptq_quantize(weights.values, rows, inputs, args, options);
+    CHECK(result.tensor.codes == plain);
+    REQUIRE(result.record.notes.size() == 1);
+    CHECK(result.record.notes[0].find(reason) != std::string::npos);
+  };
+  CHECK(gptq_quantize(weights.values, rows, inputs, args, options).record.notes.empty());
   inputs.residual[3] = std::numeric_limits<float>::quiet_NaN();
-  CHECK(gptq_quantize(weights.values, rows, inputs, args, options).tensor.codes == plain);
+  check_unused("residual stream's error is not compensated: what was measured of it is not finite");
   inputs.residual.resize(cols);
-  CHECK(gptq_quantize(weights.values, rows, inputs, args, options).tensor.codes == plain);
+  check_unused("what was measured of it does not fit the weight");
   options.residual = 1.5;
   CHECK_THROWS_AS(gptq_quantize(weights.values, rows, inputs, args, options), Error);
+}
+
+TEST_CASE("estimated operations follow the options and what there is of the inputs") {
+  const std::uint64_t rows = 30, cols = 20;
+  const double product = 2.0 * 30 * 20 * 20;
+  const CalibrationNeeds gram{false, false, true};
+  CalibrationNeeds all = gram;
+  all.cross_gram = all.residual = true;
+  const auto operations = [&](auto change, const CalibrationNeeds& parts) {
+    GptqOptions options;
+    options.scale_search = ScaleSearch::none;
+    options.asymmetric = options.residual = 0;
+    options.refine_rounds = 0;
+    change(options);
+    return make_gptq(options)->operations(rows, cols, parts);
+  };
+  const double plain = operations([](GptqOptions&) {}, all);
+  CHECK(plain == Approx(20.0 * 20 * 20 * 2 / 3 + product / 2));
+  CHECK(operations([](GptqOptions& o) { o.refine_rounds = 3; }, all) == Approx(plain + 3 * product));
+  CHECK(operations([](GptqOptions& o) { o.scale_search = ScaleSearch::solve; }, all) >= plain + product);
+  CHECK(operations([](GptqOptions& o) { o.asymmetric = 0.5; }, all) == Approx(plain + 3 * product));
+  CHECK(operations([](GptqOptions& o) { o.asymmetric = 0.5; }, gram) == plain);
+  CHECK(operations([](GptqOptions& o) { o.residual = 1; }, all) == Approx(plain + 2 * product));
+  CHECK(operations([](GptqOptions& o) { o.residual = 1; }, gram) == plain);
 }
 
 TEST_CASE("asymmetric calibration codes the weights whose outputs are nearest the unquantized model's") {

@@ -1,4 +1,6 @@
 // Sums of outer products, against float64.
+#include <malloc.h>
+
 #include <algorithm>
 
 #include "linalg/matrices.h"
@@ -53,6 +55,39 @@ Matrix difference(const Matrix& a, const Matrix& x) {
 struct Shape {
   std::uint64_t rows, cols;
 };
+
+TEST_CASE("what an accumulator takes beside its sums is told beforehand") {
+  const auto in_use = [] {
+    const struct mallinfo2 info = mallinfo2();
+    return static_cast<double>(info.uordblks + info.hblkhd);
+  };
+  constexpr std::uint64_t kCols = 700, kOutputs = 500;
+  for (const ProductType type : {ProductType::f32, ProductType::bf16}) {
+    for (const bool cross : {false, true}) {
+      for (const std::uint64_t outputs : {std::uint64_t{0}, kOutputs}) {
+        CAPTURE(static_cast<int>(type), cross, outputs);
+        const auto x = random_matrix(600, kCols, 1);
+        const auto r = random_matrix(600, kOutputs, 2);
+        const std::span<const float> none;
+        const std::span<const float> a = cross ? std::span<const float>(x) : none;
+        const std::span<const float> added = outputs > 0 ? std::span<const float>(r) : none;
+        const auto use = [&] {
+          GramAccumulator sums(kCols, type, cross, outputs);
+          sums.add(x, a, added, added, 600, 1);
+          return in_use();
+        };
+        use();  // what libraries keep of the shapes that they have seen
+        const double before = in_use();
+        const double taken = use() - before;
+        if (in_use() == 0) return;  // a sanitizer's allocator does not tell
+        const double matrices = 4.0 * kCols * static_cast<double>((cross ? 2 : 1) * kCols + outputs);
+        const auto told = static_cast<double>(GramAccumulator::waiting_bytes(kCols, type, cross, outputs));
+        CHECK(taken - matrices <= told * 1.02 + 4096);
+        CHECK(taken - matrices >= told * 0.9);
+      }
+    }
+  }
+}
 
 TEST_CASE("Gram matrices agree with float64 sums and are symmetric") {
   const auto shape = GENERATE(Shape{1, 1}, Shape{3, 70}, Shape{512, 96}, Shape{1300, 33}, Shape{700, 300});

@@ -89,17 +89,17 @@ inline std::map<std::string, NaiveStatistics> naive_statistics(const std::filesy
   return naive_statistics(model, read_sequences(ids, nullptr, options).sequences, inputs);
 }
 
-/// (R_F - R)^T X over all tokens in float64, for the linear `module`, whose output is added to R; F is another model of
-/// the same architecture. [outputs * cols]
-inline std::vector<double> naive_residual(const std::filesystem::path& model, const std::filesystem::path& reference,
-                                          const std::filesystem::path& ids, const std::string& module) {
+/// (R_F - R)^T X over all tokens in float64, for the linear `module`, whose output is added to R (in parallel branches:
+/// to the block's input and another branch's output); F is another model of the same architecture. [outputs * cols]
+inline std::vector<double> naive_residual(const Checkpoint& model, const Checkpoint& reference,
+                                          const std::filesystem::path& ids, const std::string& module,
+                                          bool parallel = false) {
   CalibrationOptions options;
   options.seq_len = 16;
   const auto sequences = read_sequences(ids, nullptr, options).sequences;
   // R and X of all sequences, one after the other.
-  const auto rows_of = [&](const std::filesystem::path& folder) {
-    const auto checkpoint = open_checkpoint(folder);
-    const LogicalTensors tensors(*checkpoint, builtin_registry());
+  const auto rows_of = [&](const Checkpoint& checkpoint) {
+    const LogicalTensors tensors(checkpoint, builtin_registry());
     const ModelProgram program = build_model_program(tensors);
     const ModelWeights weights(tensors);
     std::pair<std::vector<float>, std::vector<float>> rows;
@@ -121,7 +121,8 @@ inline std::vector<double> naive_residual(const std::filesystem::path& model, co
           for (const Op& next : part->ops) {
             const auto* add = std::get_if<AddOp>(&next);
             if (add == nullptr || (add->a != linear->out && add->b != linear->out)) continue;
-            keep = {part->output, add->a == linear->out ? add->b : add->a, linear->in};
+            const ValueId beside = add->a == linear->out ? add->b : add->a;
+            keep = {part->output, parallel ? part->input : beside, linear->in};
           }
         }
         runner.run(0, part->ops.size(), batch, values, keep);

@@ -150,7 +150,8 @@ TEST_CASE("the residual stream's difference is measured where linears add to it"
   for (const float value : seen.inputs.at("model.layers.0.self_attn.o_proj").residual) CHECK(value == 0.0F);
   for (const std::string module :
        {"model.layers.0.mlp.down_proj", "model.layers.1.self_attn.o_proj", "model.layers.1.mlp.down_proj"}) {
-    const auto expected = naive_residual(model.dir / "out", model.dir / "model", model.dir / "ids.npy", module);
+    const auto output = open_checkpoint(model.dir / "out");
+    const auto expected = naive_residual(*output, *model.checkpoint, model.dir / "ids.npy", module);
     check_near(seen.inputs.at(module).residual, expected, 12 * 16, 1e-4);
   }
 }

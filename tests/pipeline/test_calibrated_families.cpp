@@ -98,6 +98,67 @@ TEST_CASE("factors that a type cannot hold change nothing") {
   CHECK(changed.empty());
 }
 
+namespace {
+
+// The first norm of a family's tiny model, stored as `dtype`; one channel's factor takes its weight to 0.
+void check_lost_channel(const std::string& family, DType dtype, float factor) {
+  INFO(family << " " << dtype_name(dtype));
+  const auto model = golden_model(family);
+  const auto first_norm = [](const Program& block) {
+    const auto sites = find_smoothing_sites(block);
+    return *std::find_if(sites.begin(), sites.end(),
+                         [](const SmoothingSite& site) { return site.kind == ProducerKind::norm; });
+  };
+  std::string norm;
+  {
+    const LogicalTensors tensors(model->checkpoint, builtin_registry());
+    const Program block = build_model_program(tensors).blocks.front();
+    norm = std::get<NormOp>(block.ops[first_norm(block).norm]).weight;
+    const std::vector<float> values = ModelWeights(tensors).read(norm, 1);
+    std::vector<std::byte> bytes(byte_count(dtype, {values.size()}));
+    for (std::size_t i = 0; i < values.size(); ++i) {
+      const std::uint16_t half = dtype == DType::F16 ? f32_to_f16(values[i]) : f32_to_bf16(values[i]);
+      if (dtype == DType::F32) {
+        std::memcpy(bytes.data() + 4 * i, &values[i], 4);
+      } else {
+        std::memcpy(bytes.data() + 2 * i, &half, 2);
+      }
+    }
+    model->checkpoint.set(norm, dtype, {values.size()}, bytes);
+  }
+  const LogicalTensors tensors(model->checkpoint, builtin_registry());
+  const ModelProgram program = build_model_program(tensors);
+  const Program& block = program.blocks.front();
+  std::minstd_rand random(5);
+  std::normal_distribution<float> normal;
+  std::vector<float> input(9 * program.hidden);
+  for (float& x : input) x = normal(random);
+  ModelWeights weights(tensors);
+  const std::vector<float> before = block_outputs(block, weights, input, 9);
+  const std::set<std::string> quantized;
+  std::set<std::string> changed;
+  const FoldTarget target{&block, &weights, nullptr, &quantized, &changed, 1};
+  const std::vector<float> stored = weights.read(norm, 1);
+  std::vector<float> factors(stored.size(), 2.0F);
+  factors[3] = factor;
+  const std::vector<float> real = fold(target, first_norm(block), factors);
+  REQUIRE(real.size() == factors.size());
+  CHECK(real[3] == 1.0F);
+  CHECK(real[4] == Approx(2.0F).epsilon(0.02));
+  CHECK(weights.read(norm, 1)[3] == stored[3]);
+  CHECK(weights.read(norm, 1)[4] != stored[4]);
+  CHECK(relative_error(block_outputs(block, weights, input, 9), before) < 3e-5);
+}
+
+}  // namespace
+
+TEST_CASE("a norm's weight that would be stored as 0 stays, and the model's function with it") {
+  check_lost_channel("llama", DType::F16, 1e9F);  // 1e-9 is 0
+  // Beside the 1 that Gemma adds, 0.0005 - 1 is -1 in BF16, and 2e-9 - 1 in FP32.
+  check_lost_channel("gemma2", DType::BF16, 4000.0F);
+  check_lost_channel("gemma2", DType::F32, 1e9F);
+}
+
 TEST_CASE("sites of the families") {
   using Kinds = std::set<std::string>;
   CHECK(kinds_of("llama") == Kinds{"norm", "value", "gated_product"});
@@ -150,6 +211,77 @@ TEST_CASE("every family's linears are coded with the inputs of the finished mode
       }
       CHECK(compared >= 8);
     }
+  }
+}
+
+TEST_CASE("the plan says where errors of the residual stream cannot be compensated") {
+  const auto warning_of = [](const std::string& name) {
+    const auto model = golden_model(name);
+    const TempDir dir;
+    write_ids(dir / "ids.npy", 4, 8, 24);
+    PlanOptions options;
+    options.calibration.file = dir / "ids.npy";
+    options.calibration.data.seq_len = 8;
+    const Plan plan = make_plan(
+        model->checkpoint,
+        probe_recipe(probe("ProbeResidual", 4, "", "lm_head, 're:.*project_in', 're:vision.*', 're:multi.*'")),
+        probe_registry(), options);
+    for (const std::string& problem : plan.problems) UNSCOPED_INFO(name << ": " << problem);
+    REQUIRE(plan.problems.empty());
+    std::string text;
+    for (const std::string& warning : plan.warnings) {
+      if (warning.find("residual stream") != std::string::npos) text += warning;
+    }
+    return text;
+  };
+  const auto has = [](const std::string& text, const std::string& part) {
+    return text.find(part) != std::string::npos;
+  };
+  for (const char* name : {"llama", "qwen3", "opt", "phi3"}) {
+    INFO(name);
+    CHECK(warning_of(name).empty());
+  }
+  for (const char* name : {"gemma2", "gemma3", "olmo2"}) {
+    INFO(warning_of(name));
+    CHECK(has(warning_of(name), "in no linears: the outputs of "));
+    CHECK(has(warning_of(name), "are normalized before they are added"));
+  }
+  INFO(warning_of("mixtral"));
+  CHECK(has(warning_of("mixtral"), " linears only: "));
+  CHECK(has(warning_of("mixtral"), "are experts"));
+}
+
+TEST_CASE("parallel branches are added to the block's input") {
+  for (const std::string name : {"gpt_neox", "stablelm_parallel"}) {
+    INFO(name);
+    const auto model = golden_model(name);
+    const TempDir dir;
+    write_ids(dir / "ids.npy", 4, 16, 24);
+    PlanOptions options;
+    options.calibration.file = dir / "ids.npy";
+    options.calibration.data.seq_len = 16;
+    options.calibration.product = ProductType::f32;
+    const Plan plan = make_plan(model->checkpoint, probe_recipe(probe("ProbeResidual", 3, "", "lm_head, embed_out")),
+                                probe_registry(), options);
+    REQUIRE(plan.problems.empty());
+    Seen::instance() = {};
+    RunOptions run;
+    run.output = dir / "out";
+    run_plan(plan, run);
+    const auto output = open_checkpoint(dir / "out");
+    std::size_t compared = 0;
+    for (const auto& [module, inputs] : Seen::instance().inputs) {
+      INFO(module);
+      const bool adds = module.ends_with("attention.dense") || module.ends_with("dense_4h_to_h") ||
+                        module.ends_with("o_proj") || module.ends_with("down_proj");
+      CHECK(inputs.residual.empty() != adds);
+      // Nothing is quantized before the first block's input.
+      if (!adds || module.find("layers.0.") != std::string::npos) continue;
+      check_near(inputs.residual, naive_residual(*output, model->checkpoint, dir / "ids.npy", module, true), 4 * 16,
+                 1e-4);
+      ++compared;
+    }
+    CHECK(compared >= 2);
   }
 }
 

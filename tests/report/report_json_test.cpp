@@ -93,8 +93,9 @@ void check_equal(const std::optional<EvaluationReport>& a, const std::optional<E
   for (const auto member : {&EvaluationReport::source, &EvaluationReport::hash, &EvaluationReport::product}) {
     CHECK((*a).*member == (*b).*member);
   }
-  for (const auto member : {&EvaluationReport::window_length, &EvaluationReport::text_bytes,
-                            &EvaluationReport::peak_memory_planned, &EvaluationReport::peak_memory_measured}) {
+  for (const auto member :
+       {&EvaluationReport::window_length, &EvaluationReport::text_bytes, &EvaluationReport::peak_memory_planned,
+        &EvaluationReport::peak_memory_measured, &EvaluationReport::peak_resident_memory}) {
     CHECK((*a).*member == (*b).*member);
   }
   CHECK(a->first_token == b->first_token);
@@ -138,8 +139,9 @@ void check_equal(const RunReport& a, const RunReport& b) {
                             &RunReport::layout, &RunReport::machine, &RunReport::fingerprint, &RunReport::started}) {
     CHECK(a.*member == b.*member);
   }
-  for (const auto member : {&RunReport::peak_memory_planned, &RunReport::peak_memory_measured, &RunReport::bytes_before,
-                            &RunReport::bytes_after, &RunReport::parameters}) {
+  for (const auto member :
+       {&RunReport::peak_memory_planned, &RunReport::peak_memory_measured, &RunReport::peak_resident_memory,
+        &RunReport::bytes_before, &RunReport::bytes_after, &RunReport::parameters}) {
     CHECK(a.*member == b.*member);
   }
   for (const auto member : {&RunReport::seconds, &RunReport::bits_per_weight, &RunReport::model_bits_per_parameter}) {
@@ -299,6 +301,8 @@ TEST_CASE("clock and machine stand under run alone", "[report][json]") {
   first.evaluation = second.evaluation = test::evaluated_report().evaluation;
   second.evaluation->seconds *= 2;
   second.evaluation->peak_memory_measured += 1;
+  second.evaluation->peak_resident_memory += 1;
+  second.peak_resident_memory = 3;
   second.peak_memory_measured = 1;
   second.peak_memory_planned = 2;
   for (LayerReport& layer : second.layers) layer.seconds += 1;
@@ -375,6 +379,7 @@ TEST_CASE("every missing key is named", "[report][json]") {
         pointer.find("/totals/worst") == 0 || pointer.find("/totals/sums") == 0) {
       continue;
     }
+    if (pointer.ends_with("/peak_resident_memory")) continue;  // of systems that tell it
     const json::json_pointer place(pointer);
     if (whole[place.parent_pointer()].is_array()) continue;
     json document = whole;
@@ -383,6 +388,20 @@ TEST_CASE("every missing key is named", "[report][json]") {
     ++removed;
   }
   CHECK(removed > 100);
+}
+
+TEST_CASE("resident memory may be left out", "[report][json]") {
+  RunReport report = test::evaluated_report();
+  report.peak_resident_memory = 5000;
+  json document = json::parse(report_to_json(report));
+  CHECK(document.at("run").at("peak_resident_memory") == 5000);
+  CHECK(document.at("run").at("evaluation").at("peak_resident_memory") == 1100);
+  document.at("run").erase("peak_resident_memory");
+  document.at("run").at("evaluation").erase("peak_resident_memory");
+  const RunReport without = report_from_json(document.dump(), "test");
+  CHECK(without.peak_resident_memory == 0);
+  CHECK(without.evaluation->peak_resident_memory == 0);
+  CHECK(report_to_json(without).find("peak_resident_memory") == std::string::npos);
 }
 
 TEST_CASE("wrong types and values are named", "[report][json]") {

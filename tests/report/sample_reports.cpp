@@ -191,6 +191,7 @@ RunReport evaluated_report() {
   evaluation.seconds = 2.5;
   evaluation.peak_memory_planned = 1000;
   evaluation.peak_memory_measured = 900;
+  evaluation.peak_resident_memory = 1100;
   EvalResult& result = evaluation.result;
   result.windows = 3;
   result.tokens = 24;

@@ -66,6 +66,10 @@ class CalibratedQuantizer : public Algorithm {
   /// ActOrder::group. Throws Error{numerical} only for weights that are not finite.
   virtual void quantize(std::span<LinearTask> group, const InputStatistics& inputs,
                         const RunContext& context) const = 0;
+  /// Multiplications and additions of quantize() for a group of linears with `rows` rows together and `cols` columns,
+  /// where `parts` of the statistics are there. Orders time estimates and progress; need not be exact. This one is that
+  /// of one factor of H and one sweep over the columns.
+  virtual double operations(std::uint64_t rows, std::uint64_t cols, const CalibrationNeeds& parts) const;
 };
 
 /// How the tensor that a group of linears reads is made: what a smoothing factor is divided out of.

@@ -45,11 +45,16 @@ class Product {
 class GramAccumulator {
  public:
   /// `cross`: accumulates (A - X)^T X of a second matrix A as well. `outputs` > 0: and (R - S)^T X of two matrices with
-  /// that many columns.
+  /// that many columns. Throws Error{usage} for no columns or more than 2^20 of x or r.
   GramAccumulator(std::uint64_t cols, ProductType type, bool cross = false, std::uint64_t outputs = 0);
   ~GramAccumulator();
   GramAccumulator(GramAccumulator&&) noexcept;
   GramAccumulator& operator=(GramAccumulator&&) noexcept;
+
+  /// Bytes that such an accumulator takes beside the matrices: rows that wait for their turn, and their copies as
+  /// operands of products.
+  static std::uint64_t waiting_bytes(std::uint64_t cols, ProductType type, bool cross = false,
+                                     std::uint64_t outputs = 0);
 
   std::uint64_t cols() const;
   std::uint64_t rows() const;  ///< seen so far

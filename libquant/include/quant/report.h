@@ -83,6 +83,7 @@ struct EvaluationReport {
   double seconds = 0;
   std::uint64_t peak_memory_planned = 0;
   std::uint64_t peak_memory_measured = 0;
+  std::uint64_t peak_resident_memory = 0;  ///< as in RunReport
 
   /// `nats` per token as bits per byte of the text; NaN where the bytes are not known.
   double bits_per_byte(double nats) const;
@@ -132,6 +133,7 @@ struct RunReport {
   double seconds = 0;       ///< wall time
   std::uint64_t peak_memory_planned = 0;
   std::uint64_t peak_memory_measured = 0;  ///< resident, mapped file pages aside; 0 if unknown
+  std::uint64_t peak_resident_memory = 0;  ///< of the process so far, mapped file pages included; 0 if unknown
   std::uint64_t bytes_before = 0;
   std::uint64_t bytes_after = 0;
   std::uint64_t parameters = 0;

@@ -1,9 +1,8 @@
 #include <fmt/format.h>
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 #include <algorithm>
 
+#include "hash.h"
 #include "quant/statistics_file.h"
 
 namespace quant {
@@ -14,16 +13,14 @@ std::string model_fingerprint(const Checkpoint& checkpoint) {
   for (const TensorInfo& tensor : checkpoint.tensors()) tensors.push_back(&tensor);
   // However they are divided into files.
   std::sort(tensors.begin(), tensors.end(), [](const auto* a, const auto* b) { return a->name < b->name; });
-  XXH3_state_t state;
-  XXH3_128bits_reset(&state);
+  Hash hash;
   for (const TensorInfo* tensor : tensors) {
     const std::string text =
         fmt::format("{} {} {}\n", tensor->name, dtype_name(tensor->dtype), to_string(tensor->shape));
-    XXH3_128bits_update(&state, text.data(), text.size());
-    XXH3_128bits_update(&state, checkpoint.view(*tensor).bytes.data(), std::min<std::size_t>(kBytes, tensor->bytes));
+    hash.add(text.data(), text.size());
+    hash.add(checkpoint.view(*tensor).bytes.data(), std::min<std::size_t>(kBytes, tensor->bytes));
   }
-  const XXH128_hash_t hash = XXH3_128bits_digest(&state);
-  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+  return hash.hex();
 }
 
 }  // namespace quant

@@ -1,12 +1,9 @@
 #include "calibration/packer.h"
 
-#define XXH_INLINE_ALL
-#include <fmt/format.h>
-#include <xxhash.h>
-
 #include <algorithm>
 #include <utility>
 
+#include "hash.h"
 #include "quant/error.h"
 
 namespace quant::calibration {
@@ -85,16 +82,14 @@ TokenSequences Packer::take() {
 }
 
 std::string hash_of(const std::vector<std::vector<std::int32_t>>& sequences) {
-  XXH3_state_t state;
-  XXH3_128bits_reset(&state);
-  const auto add_length = [&](std::uint64_t length) { XXH3_128bits_update(&state, &length, sizeof length); };
+  Hash hash;
+  const auto add_length = [&](std::uint64_t length) { hash.add(&length, sizeof length); };
   add_length(sequences.size());
   for (const auto& sequence : sequences) {
     add_length(sequence.size());
-    XXH3_128bits_update(&state, sequence.data(), sequence.size() * sizeof(std::int32_t));
+    hash.add(sequence.data(), sequence.size() * sizeof(std::int32_t));
   }
-  const XXH128_hash_t hash = XXH3_128bits_digest(&state);
-  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+  return hash.hex();
 }
 
 }  // namespace quant::calibration

@@ -55,7 +55,7 @@ class GroupReader {
   StatisticsSummary describe() const {
     const auto has = [&](const char* name) { return input_.has(group_ + "/" + name); };
     StatisticsSummary summary{result_.tokens, result_.cols, {}};
-    summary.parts.absmax = has("absmax");
+    summary.parts.absmax = has("absmax") || (has("minimum") && has("maximum"));
     summary.parts.mean_abs = has("mean_abs");
     summary.parts.gram = has(calibration::kGramUpper) || has(calibration::kGramFull);
     summary.parts.cross_gram = has("cross_gram");
@@ -80,6 +80,7 @@ class GroupReader {
       }
       result_.*part.values = values_of(array);
     }
+    complete_ranges();
     read_gram();
     return std::move(result_);
   }
@@ -103,6 +104,27 @@ class GroupReader {
       input_.wrong(array.path, "has a value that is not finite, at " + std::to_string(bad - values.begin()));
     }
     return values;
+  }
+
+  // Files from elsewhere may have the largest magnitudes alone, or the ranges alone: users of the statistics get both.
+  void complete_ranges() {
+    std::vector<float>&absmax = result_.absmax, &minimum = result_.minimum, &maximum = result_.maximum;
+    for (std::uint64_t c = 0; c < absmax.size(); ++c) {
+      if (absmax[c] < 0) input_.wrong(group_, "has a negative absmax, at " + std::to_string(c));
+    }
+    // One end of a range says nothing without the other.
+    if (minimum.empty() || maximum.empty()) minimum.clear(), maximum.clear();
+    for (std::uint64_t c = 0; c < minimum.size(); ++c) {
+      if (minimum[c] > maximum[c]) input_.wrong(group_, "has a minimum above the maximum, at " + std::to_string(c));
+    }
+    if (absmax.empty()) {
+      for (std::uint64_t c = 0; c < minimum.size(); ++c) {
+        absmax.push_back(std::max(std::abs(minimum[c]), std::abs(maximum[c])));
+      }
+    } else if (minimum.empty()) {
+      for (const float value : absmax) minimum.push_back(-value);
+      maximum = absmax;
+    }
   }
 
   void read_gram() {

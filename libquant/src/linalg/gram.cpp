@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cstring>
 #include <map>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -24,6 +25,7 @@ using linalg::pieces;
 constexpr std::uint64_t kChunk = 512;  // rows of X
 constexpr std::uint64_t kTile = 256;   // rows and columns of the result
 constexpr std::uint64_t kConvert = 32;
+constexpr std::uint64_t kMostColumns = 1U << 20U;  // a matrix of 4 TiB
 
 struct Tile {
   std::uint64_t i = 0, j = 0, rows = 0, cols = 0;
@@ -50,7 +52,8 @@ struct Operands {
     return bytes.data() + (row * stride + col) * linalg::operand_bytes(kind);
   }
   std::byte* row(std::uint64_t index) { return bytes.data() + index * stride * linalg::operand_bytes(kind); }
-  void reserve_chunk() { bytes.resize(kChunk * stride * linalg::operand_bytes(kind)); }
+  std::uint64_t chunk_bytes() const { return kChunk * stride * linalg::operand_bytes(kind); }
+  void reserve_chunk() { bytes.resize(chunk_bytes()); }
 };
 
 // sum += left^T right for tiles of `sum`; BF16 needs one primitive for each shape of tile.
@@ -220,9 +223,9 @@ void GramAccumulator::State::advance(GivenRows& given, std::uint64_t count) cons
 }
 
 GramAccumulator::GramAccumulator(std::uint64_t cols, ProductType type, bool cross, std::uint64_t outputs) {
-  constexpr std::uint64_t most = std::uint64_t{1} << 31;
-  if (cols == 0 || cols > most || outputs > most) {
-    throw Error(ErrorCode::usage, "GramAccumulator: the number of columns must be 1 .. 2^31.");
+  if (cols == 0 || cols > kMostColumns || outputs > kMostColumns) {
+    throw Error(ErrorCode::usage, "GramAccumulator: " + std::to_string(cols) + " and " + std::to_string(outputs) +
+                                      " columns, where 1 .. 2^20 and 0 .. 2^20 are possible");
   }
   state_ = std::make_unique<State>(cols, type, cross ? cols : 0, outputs);
 }
@@ -230,6 +233,15 @@ GramAccumulator::GramAccumulator(std::uint64_t cols, ProductType type, bool cros
 GramAccumulator::~GramAccumulator() = default;
 GramAccumulator::GramAccumulator(GramAccumulator&&) noexcept = default;
 GramAccumulator& GramAccumulator::operator=(GramAccumulator&&) noexcept = default;
+
+std::uint64_t GramAccumulator::waiting_bytes(std::uint64_t cols, ProductType type, bool cross, std::uint64_t outputs) {
+  const Operand kind = linalg::operand_of(type);
+  const std::uint64_t floats = cols + (cross ? cols : 0) + 2 * outputs;
+  std::uint64_t bytes = kChunk * floats * sizeof(float) + Operands(kind, cols).chunk_bytes();
+  if (cross) bytes += Operands(kind, cols).chunk_bytes();
+  if (outputs > 0) bytes += Operands(kind, outputs).chunk_bytes();
+  return bytes;
+}
 
 std::uint64_t GramAccumulator::cols() const { return state_->cols; }
 std::uint64_t GramAccumulator::rows() const { return state_->rows; }

@@ -140,7 +140,7 @@ std::vector<InputStatistics> collect_sites(BlockStream& stream, const TransformC
   std::size_t until = 0;
   std::vector<ValueId> wanted;
   for (const WorkSite& site : context.block->sites) {
-    const InputUnit unit = unit_of(program, site);
+    const InputUnit unit = unit_of(site);
     until = std::max(until, first_reader(program, site.site));
     want(program, unit, wanted);
     collectors.emplace_back(program.values[static_cast<std::size_t>(unit.value)].width, site.needs,

@@ -1,18 +1,15 @@
 #include "pipeline/calibrated_run.h"
 
 #include <algorithm>
-#include <chrono>
-#include <condition_variable>
-#include <mutex>
 #include <set>
-#include <system_error>
-#include <thread>
 #include <utility>
 
 #include "pipeline/block_solver.h"
 #include "pipeline/block_stream.h"
 #include "pipeline/block_transforms.h"
 #include "pipeline/finish.h"
+#include "pipeline/imported_statistics.h"
+#include "pipeline/memory_watch.h"
 #include "pipeline/run_state.h"
 #include "pipeline/statistics_collector.h"
 #include "pipeline/statistics_keeper.h"
@@ -46,42 +43,6 @@ struct CacheRanges {
       range.second = std::max(range.second, value);
     }
   }
-};
-
-// Looks at the process's memory while others work: solvers do not report on their way.
-class MemoryWatch {
- public:
-  MemoryWatch() try
-      : thread_([this] {
-          std::unique_lock lock(mutex_);
-          while (!closing_.wait_for(lock, std::chrono::milliseconds(50), [this] { return closed_; })) {
-            peak_ = std::max(peak_, anonymous_memory());
-          }
-        }) {
-  } catch (const std::system_error& reason) {
-    throw_no_threads(1, reason);
-  }
-  ~MemoryWatch() { close(); }
-  MemoryWatch(const MemoryWatch&) = delete;
-  MemoryWatch& operator=(const MemoryWatch&) = delete;
-
-  /// Ends watching; the largest memory seen.
-  std::uint64_t close() {
-    {
-      const std::lock_guard lock(mutex_);
-      closed_ = true;
-    }
-    closing_.notify_all();
-    if (thread_.joinable()) thread_.join();
-    return peak_;
-  }
-
- private:
-  std::mutex mutex_;
-  std::condition_variable closing_;
-  bool closed_ = false;
-  std::uint64_t peak_ = 0;
-  std::thread thread_;
 };
 
 class CalibratedRun {
@@ -199,33 +160,12 @@ class CalibratedRun {
   void solve_imported(const BlockWork& block, const Sweep& sweep, BlockSolver& solver) {
     const Program& program = *block.program;
     for (const InputUnit& unit : sweep.units) {
-      const std::string module = plan_.linears[unit.linears.front().linear].shape.module;
-      const std::uint64_t width = program.values[static_cast<std::size_t>(unit.value)].width;
-      solver.solve(program, unit, only_needed(work_.statistics->read(module), unit.needs, module, width));
+      solver.solve(program, unit, imported_statistics(plan_, program, unit));
       for (const WorkLinear& entry : unit.linears) {
         sides_.front()->weights.drop(weight_at(program, entry.place).tensor);
       }
-      worked(solve_operations(plan_, unit));
+      worked(solve_operations(plan_, work_, unit));
     }
-  }
-
-  // The plan looked at the file, but it may have changed since.
-  static InputStatistics only_needed(InputStatistics statistics, const CalibrationNeeds& needs,
-                                     const std::string& module, std::uint64_t width) {
-    const bool whole = statistics.cols == width && (!needs.gram || !statistics.gram.empty()) &&
-                       (!needs.absmax || !statistics.absmax.empty()) &&
-                       (!needs.mean_abs || !statistics.mean_abs.empty()) && (!needs.rows || !statistics.rows.empty());
-    if (!whole) {
-      throw Error(ErrorCode::corrupt_file, "the statistics of " + module + " changed while the run was planned",
-                  "start over with --overwrite-partial");
-    }
-    // As a pass would have left them: parts that nobody asked for are empty.
-    statistics.cross_gram.clear();
-    statistics.residual.clear();
-    if (!needs.gram) statistics.gram.clear();
-    if (!needs.rows) statistics.rows.clear();
-    if (!needs.mean_abs) statistics.mean_abs.clear();
-    return statistics;
   }
 
   std::vector<std::string> transform(const BlockWork& block) {
@@ -283,7 +223,7 @@ class CalibratedRun {
       std::vector<StatisticsCollector> collectors;
       while (last < sweep.units.size()) {
         const InputUnit& unit = sweep.units[last];
-        const std::uint64_t more = statistics_bytes(program, unit);
+        const std::uint64_t more = collecting_bytes(program, unit, stream_.forward.product);
         if (last > first && bytes + more > plan_.calibration->statistics_bytes) break;
         bytes += more;
         collectors.emplace_back(width_of(program, unit.value), unit.needs, stream_.forward.product,
@@ -292,13 +232,13 @@ class CalibratedRun {
       }
       const std::span<const InputUnit> units(sweep.units.data() + first, last - first);
       collect(program, sweep, units, solver, collectors);
-      if (!moved) arrive(program, sweep.begin, sweep.live);
+      if (!moved) arrive(sweep.begin, sweep.live);
       moved = true;
       for (std::size_t u = 0; u < units.size(); ++u) {
-        const InputStatistics inputs = collectors[u].take(run_.threads);
+        InputStatistics inputs = collectors[u].take(run_.threads);
         keeper_.add(block, units[u], inputs);
-        solver.solve(program, units[u], inputs);
-        worked(solve_operations(plan_, units[u]));
+        solver.solve(program, units[u], only(std::move(inputs), units[u].asked));
+        worked(solve_operations(plan_, work_, units[u]));
       }
       first = last;
     }
@@ -350,7 +290,7 @@ class CalibratedRun {
     }
   }
 
-  void arrive(const Program&, std::size_t to, std::span<const ValueId> live) {
+  void arrive(std::size_t to, std::span<const ValueId> live) {
     for (const auto& side : sides_) side->stream->arrive(to, live);
   }
 

@@ -45,6 +45,16 @@ LayerReport layer_report(const Plan& plan, const PlannedLinear& linear, ItemResu
   return layer;
 }
 
+// An amount that the system gives of this process, in bytes; 0 if it does not.
+std::uint64_t status_bytes(const std::string& key) {
+  std::ifstream status("/proc/self/status");
+  std::string line;
+  while (std::getline(status, line)) {
+    if (line.starts_with(key)) return std::strtoull(line.c_str() + key.size(), nullptr, 10) * 1024;
+  }
+  return 0;
+}
+
 CalibrationReport calibration_report(const CalibrationPlan& plan) {
   CalibrationReport report;
   // Without its folder: what lies elsewhere on another machine is the same data.
@@ -124,17 +134,12 @@ void write_small_files(const Plan& plan, RunReport& report, const std::filesyste
   }
   write_file_atomically(directory / "recipe.yaml", plan.recipe.text);
   report.peak_memory_measured = std::max(report.peak_memory_measured, anonymous_memory());
+  report.peak_resident_memory = peak_resident_memory();
   write_report_files(report, directory);
 }
 
-std::uint64_t anonymous_memory() {
-  std::ifstream status("/proc/self/status");
-  std::string line;
-  while (std::getline(status, line)) {
-    if (line.starts_with("RssAnon:")) return std::strtoull(line.c_str() + 8, nullptr, 10) * 1024;
-  }
-  return 0;
-}
+std::uint64_t anonymous_memory() { return status_bytes("RssAnon:"); }
+std::uint64_t peak_resident_memory() { return status_bytes("VmHWM:"); }
 
 std::string describe_machine(int threads) {
   std::ifstream cpuinfo("/proc/cpuinfo");

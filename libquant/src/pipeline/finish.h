@@ -17,6 +17,8 @@ RunReport assemble_report(const Plan& plan, std::map<ItemKey, ItemResult>&& resu
 void write_small_files(const Plan& plan, RunReport& report, const std::filesystem::path& directory);
 /// Resident memory of this process without mapped file pages, in bytes; 0 where the system does not tell.
 std::uint64_t anonymous_memory();
+/// The largest part of memory that this process has had, mapped file pages included; 0 if the system does not tell.
+std::uint64_t peak_resident_memory();
 /// "AMD EPYC 9B14, avx512, 2 threads".
 std::string describe_machine(int threads);
 /// Now, as "2026-01-31T12:00:00Z".

@@ -2,9 +2,12 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
-#include <optional>
+#include <map>
 #include <set>
+#include <string>
+#include <vector>
 
 #include "parallel_tasks.h"
 #include "quant/error.h"
@@ -29,9 +32,13 @@ void add_tensors(const Program& program, std::set<std::string>& names) {
   }
 }
 
-std::vector<const TensorInfo*> tensors_read(const CalibrationWork& work) {
+std::vector<const TensorInfo*> tensors_read(const Plan& plan) {
+  const CalibrationWork& work = *plan.work;
   std::set<std::string> names;
-  for (const BlockWork& block : work.blocks) add_tensors(*block.program, names);
+  for (const BlockWork& block : work.blocks) {
+    if (work.statistics == nullptr) add_tensors(*block.program, names);
+    for (const std::size_t linear : block.linears) names.insert(plan.linears[linear].weight->name);
+  }
   std::vector<const TensorInfo*> tensors;
   for (const TensorInfo& tensor : work.tensors.checkpoint().tensors()) {
     if (names.contains(tensor.name)) tensors.push_back(&tensor);
@@ -75,10 +82,10 @@ std::string sentence(const Checkpoint& checkpoint, const TensorInfo& tensor, con
 
 }  // namespace
 
-void require_finite_weights(const CalibrationWork& work, ThreadPool& pool, const std::function<void()>& tick,
+void require_finite_weights(const Plan& plan, ThreadPool& pool, const std::function<void()>& tick,
                             const std::atomic<bool>* stop) {
-  const Checkpoint& checkpoint = work.tensors.checkpoint();
-  const std::vector<const TensorInfo*> tensors = tensors_read(work);
+  const Checkpoint& checkpoint = plan.work->tensors.checkpoint();
+  const std::vector<const TensorInfo*> tensors = tensors_read(plan);
   std::vector<RowBlock> blocks;
   for (std::size_t t = 0; t < tensors.size(); ++t) {
     append_blocks(t, element_count(tensors[t]->shape), kBlockValues, blocks);
@@ -107,7 +114,9 @@ void require_finite_weights(const CalibrationWork& work, ThreadPool& pool, const
   }
   if (bad.size() > kNamed) text += fmt::format("\nand {} more tensors", bad.size() - kNamed);
   throw Error(ErrorCode::numerical, text,
-              "repair the checkpoint; calibration runs the model, and so needs its ignored weights too");
+              plan.work->statistics == nullptr
+                  ? "repair the checkpoint; calibration runs the model, and so needs its ignored weights too"
+                  : "repair the checkpoint, or add these modules to the recipe's 'ignore'");
 }
 
 }  // namespace quant

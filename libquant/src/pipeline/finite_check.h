@@ -9,10 +9,10 @@
 
 namespace quant {
 
-/// Reads, once, all tensors that the run's forward pass reads, quantized or not. Throws Error{numerical} naming those
-/// that hold values which are not finite, with their number and the first one's place, and Error{interrupted} if `stop`
-/// was set.
-void require_finite_weights(const CalibrationWork& work, ThreadPool& pool, const std::function<void()>& tick,
+/// Reads, once, all tensors that the run's forward pass reads, quantized or not; with statistics from a file, where
+/// nothing runs, those that calibrated blocks code. Throws Error{numerical} naming those that hold values which are not
+/// finite, with their number and the first one's place, and Error{interrupted} if `stop` was set.
+void require_finite_weights(const Plan& plan, ThreadPool& pool, const std::function<void()>& tick,
                             const std::atomic<bool>* stop);
 
 }  // namespace quant

@@ -57,17 +57,26 @@ class Changes {
   std::vector<std::pair<const LinearWeight*, Floats>> linears_;
 };
 
-// The stored weight of a norm divided by the factors; `factors` become what the division really was.
+// The stored weight of a norm divided by the factors; `factors` become what the division really was. Where the quotient
+// is stored as 0 (in FP16, or beside a 1 that is added), no factor of the readers could make up for it: the channel
+// stays as it is.
 Floats divide_norm(const FoldTarget& target, const NormOp& norm, Floats& factors) {
   Floats stored = target.weights->read(norm.weight, target.threads);
   const DType type = dtype_of(*target.weights, norm.weight);
   const float offset = norm.plus_one ? 1.0F : 0.0F;
   for (std::size_t c = 0; c < stored.size(); ++c) {
     const float before = stored[c] + offset;
-    stored[c] = round_to_dtype(type, before / factors[c] - offset);
-    const float after = stored[c] + offset;
+    if (before == 0.0F) continue;
+    const float quotient = round_to_dtype(type, before / factors[c] - offset);
+    const float after = quotient + offset;
     const float real = before / after;
-    if (after != 0.0F && std::isfinite(real) && real > 0.0F) factors[c] = real;
+    const bool usable = after != 0.0F && std::isfinite(after) && std::isfinite(real) && real > 0.0F;
+    if (!usable && std::isfinite(after)) {
+      factors[c] = 1.0F;
+      continue;
+    }
+    stored[c] = quotient;
+    if (usable) factors[c] = real;
   }
   return stored;
 }

@@ -3,14 +3,12 @@
 #include <fcntl.h>
 #include <sys/stat.h>
 #include <unistd.h>
-#define XXH_INLINE_ALL
-#include <fmt/format.h>
-#include <xxhash.h>
 
 #include <cerrno>
 #include <nlohmann/json.hpp>
 #include <optional>
 
+#include "hash.h"
 #include "quant/error.h"
 
 namespace quant {
@@ -112,9 +110,7 @@ std::string run_fingerprint(const Plan& plan) {
     const auto time = std::filesystem::last_write_time(file.path, failed).time_since_epoch().count();
     inputs.push_back({file.path.filename().string(), file.bytes, failed ? 0 : time});
   }
-  const std::string text = json{{"journal", 1}, {"plan", plan.identity}, {"inputs", inputs}}.dump();
-  const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
-  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+  return hash_hex(json{{"journal", 1}, {"plan", plan.identity}, {"inputs", inputs}}.dump());
 }
 
 bool Journal::exists(const std::filesystem::path& directory) { return std::filesystem::exists(directory / kLinesName); }

@@ -12,8 +12,10 @@
 #include "pipeline/committer.h"
 #include "pipeline/finish.h"
 #include "pipeline/finite_check.h"
+#include "pipeline/imported_statistics.h"
 #include "pipeline/journal.h"
 #include "pipeline/run_state.h"
+#include "pipeline/statistics_keeper.h"
 #include "quant/error.h"
 #include "thread_pool.h"
 
@@ -39,6 +41,7 @@ class Run {
                   "--overwrite-partial deletes its files and starts over, or choose another output");
     }
     check_space();
+    check_statistics_place();
     journal_ = std::make_unique<Journal>(partial(), plan_);
     results_ = journal_->finished();
     open_writers();
@@ -79,6 +82,16 @@ class Run {
                 fmt::format("{} has {:.1f} MB free, the output needs {:.1f} MB", partial().parent_path().string(),
                             static_cast<double>(space.available) / 1e6, static_cast<double>(needed) / 1e6),
                 "free some space or choose another output");
+  }
+
+  void check_statistics_place() const {
+    if (plan_.work == nullptr) return;
+    try {
+      StatisticsKeeper(plan_, partial()).require_place(directory_.resumed());
+    } catch (const Error&) {
+      if (!directory_.resumed()) directory_.remove();
+      throw;
+    }
   }
 
   void open_writers() {
@@ -136,7 +149,12 @@ class Run {
     if (plan_.work != nullptr && results_.empty()) {
       progress_.current = "checking weights";
       require_finite_weights(
-          *plan_.work, pool, [this] { tick(); }, options_.stop);
+          plan_, pool, [this] { tick(); }, options_.stop);
+      if (plan_.work->statistics != nullptr) {
+        progress_.current = "checking statistics";
+        require_sound_statistics(
+            plan_, [this] { tick(); }, options_.stop);
+      }
     }
     BatchRunner runner(plan_, writers_, pool, options_.stop);
     Committer committer(*journal_, writers_);

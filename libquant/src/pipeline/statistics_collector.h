@@ -14,8 +14,8 @@ struct ResidualRows {
   std::span<const float> reference, own;
 };
 
-/// Accumulates InputStatistics over calls, for the needs given. The result depends on the rows and on their division
-/// into calls (through the order of sums in Gram matrices), never on the number of threads.
+/// Accumulates InputStatistics over calls, for the needs given. The result depends on the rows alone, neither on
+/// their division into calls nor on the number of threads.
 class StatisticsCollector {
  public:
   /// `outputs`: columns of the residual stream, if needs.residual.

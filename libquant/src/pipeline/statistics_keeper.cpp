@@ -1,9 +1,16 @@
 #include "pipeline/statistics_keeper.h"
 
+#include <fmt/format.h>
+#include <sys/stat.h>
+
 #include <algorithm>
+#include <cerrno>
+#include <fstream>
 #include <system_error>
+#include <utility>
 #include <vector>
 
+#include "output/files.h"
 #include "quant/error.h"
 #include "quant/version.h"
 
@@ -11,6 +18,14 @@ namespace quant {
 namespace {
 
 constexpr const char* kPrefix = ".quant-statistics.";
+
+bool same_device(const std::filesystem::path& a, const std::filesystem::path& b) {
+  struct stat first {};
+  struct stat second {};
+  return ::stat(a.c_str(), &first) == 0 && ::stat(b.c_str(), &second) == 0 && first.st_dev == second.st_dev;
+}
+
+std::string megabytes(std::uint64_t bytes) { return fmt::format("{:.1f} MB", static_cast<double>(bytes) / 1e6); }
 
 }  // namespace
 
@@ -32,6 +47,30 @@ StatisticsOrigin StatisticsKeeper::origin() const {
           std::string(version()), model_fingerprint(*plan_.checkpoint)};
 }
 
+void StatisticsKeeper::require_place(bool resumed) const {
+  if (!wanted()) return;
+  const std::filesystem::path& file = plan_.options.calibration.save_statistics;
+  const std::filesystem::path partial = file.string() + ".partial";
+  std::error_code failed;
+  const bool there = std::filesystem::exists(partial, failed);
+  errno = 0;
+  const bool writable = std::ofstream(partial, std::ios::binary | std::ios::app).is_open();
+  const int reason = errno;
+  if (!writable) throw_io_error("statistics cannot be saved", partial, reason);
+  if (!there) std::filesystem::remove(partial, failed);
+  const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
+  const auto space = std::filesystem::space(folder, failed);
+  if (failed || resumed) return;
+  // Where both are on one file system, the output's share was looked for, but not kept.
+  std::uint64_t needed = plan_.work->saved_bytes;
+  if (same_device(folder, directory_)) needed += plan_.output_bytes + plan_.calibration->disk_bytes;
+  if (space.available >= needed) return;
+  throw Error(ErrorCode::io,
+              folder.string() + " has " + megabytes(space.available) + " free, statistics" +
+                  (needed > plan_.work->saved_bytes ? " and output need up to " : " need up to ") + megabytes(needed),
+              "free some space, save them elsewhere, or leave --save-statistics out");
+}
+
 void StatisticsKeeper::resume(std::size_t blocks) const {
   for (std::size_t b = 0; wanted() && b < blocks; ++b) {
     if (!has_units(b) || std::filesystem::exists(file_of(b))) continue;
@@ -41,10 +80,15 @@ void StatisticsKeeper::resume(std::size_t blocks) const {
   }
 }
 
-void StatisticsKeeper::add(std::size_t block, const InputUnit& unit, const InputStatistics& statistics) {
+void StatisticsKeeper::add(std::size_t block, const InputUnit& unit, InputStatistics& statistics) {
   if (!wanted()) return;
   if (writer_ == nullptr) writer_ = std::make_unique<StatisticsFileWriter>(file_of(block), origin());
+  // --statistics refuses recipes that read these: they depend on the recipe of the run.
+  std::vector<float> cross_gram = std::exchange(statistics.cross_gram, {});
+  std::vector<float> residual = std::exchange(statistics.residual, {});
   writer_->write(modules_of(plan_, unit), statistics);
+  statistics.cross_gram = std::move(cross_gram);
+  statistics.residual = std::move(residual);
 }
 
 void StatisticsKeeper::close_block() {

@@ -13,9 +13,13 @@ class StatisticsKeeper {
   /// `directory`: the partial directory. Keeps nothing unless the plan asks for it.
   StatisticsKeeper(const Plan& plan, std::filesystem::path directory);
 
+  /// Throws Error{io} if the file cannot be made where it is wanted, or (in a new run) there is no room for it. Leaves
+  /// nothing there.
+  void require_place(bool resumed) const;
   /// Throws Error{io} if an earlier process finished `blocks` blocks without keeping their statistics.
   void resume(std::size_t blocks) const;
-  void add(std::size_t block, const InputUnit& unit, const InputStatistics& statistics);
+  /// Keeps the parts that --statistics can use: those that follow from the input alone.
+  void add(std::size_t block, const InputUnit& unit, InputStatistics& statistics);
   /// Makes what was added for a block durable.
   void close_block();
   /// Joins the files of all blocks into the one that the user asked for.

@@ -22,15 +22,6 @@ void want(const Program& program, const InputUnit& unit, std::vector<ValueId>& w
   if (unit.expert >= 0) wanted.push_back(std::get<LinearOp>(program.ops[unit.op]).routing);
 }
 
-InputUnit unit_of(const Program&, const WorkSite& site) {
-  InputUnit unit;
-  unit.value = site.site.value;
-  unit.op = site.site.readers.front().op;
-  unit.expert = site.site.expert;
-  unit.needs = site.needs;
-  return unit;
-}
-
 std::size_t first_reader(const Program& program, const SmoothingSite& site) {
   for (std::size_t i = 0; i < program.ops.size(); ++i) {
     const auto inputs = inputs_of(program.ops[i]);

@@ -19,8 +19,6 @@ UnitRows rows_of(const Program& program, const InputUnit& unit, const Values& va
                  bool all_experts);
 /// Adds the values that rows_of needs.
 void want(const Program& program, const InputUnit& unit, std::vector<ValueId>& wanted);
-/// A smoothing site as a unit.
-InputUnit unit_of(const Program& program, const WorkSite& site);
 /// The first operation that reads the site's value: the value is complete there.
 std::size_t first_reader(const Program& program, const SmoothingSite& site);
 

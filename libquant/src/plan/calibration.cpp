@@ -1,4 +1,4 @@
-// Reads the calibration data, builds the model's program, and works out what is collected where.
+// Builds the model's program and works out what is collected where.
 #include <fmt/format.h>
 
 #include <algorithm>
@@ -8,22 +8,23 @@
 
 #include "plan/calibration_work.h"
 #include "quant/error.h"
-#include "quant/names.h"
 #include "quant/observers.h"
 
 namespace quant {
 namespace {
 
-// A recipe's transforms act on whole blocks, whatever the modules' classes.
-bool is_ignored(const RecipeModifier& modifier, const std::string& module) {
-  return std::any_of(modifier.ignore.begin(), modifier.ignore.end(), [&](const Pattern& pattern) {
-    return NamePattern(pattern.text).match(module, "Linear").has_value();
-  });
-}
-
+using plan_detail::add_problem;
 using plan_detail::check_imported;
 using plan_detail::check_saved;
+using plan_detail::is_ignored;
+using plan_detail::needs_of;
 using plan_detail::open_statistics;
+using plan_detail::read_data;
+using plan_detail::require_reach;
+using plan_detail::residual_of;
+using plan_detail::warn_of_head;
+using plan_detail::warn_of_idle_transforms;
+using plan_detail::warn_of_residual;
 
 class Planner {
  public:
@@ -43,14 +44,15 @@ class Planner {
     const bool has_program = build_program();
     const CalibrationRequest& request = plan_.options.calibration;
     work_->save_statistics = !request.save_statistics.empty();
-    const bool has_data = request.statistics.empty() ? read_data(has_program) : open_file();
+    const bool has_data = request.statistics.empty() ? read_data(plan_, *work_, has_program) : open_file();
     if (!has_program) return nullptr;
     add_blocks();
+    warn_of_residual(plan_, *work_);
     if (work_->statistics != nullptr) check_imported(plan_, *work_, summary_);
     if (work_->save_statistics) check_saved(plan_, *work_);
-    check_order();
-    warn_of_head();
-    require_reach();
+    warn_of_idle_transforms(plan_, *work_);
+    warn_of_head(plan_, *work_);
+    require_reach(plan_, *work_);
     if (!has_data || !plan_.problems.empty()) return nullptr;
     describe();
     return std::move(work_);
@@ -62,95 +64,14 @@ class Planner {
       work_->program = build_model_program(work_->tensors);
       return true;
     } catch (const Error& error) {
-      add_problem("calibration needs to run the model: ", error);
+      add_problem(plan_, "calibration needs to run the model: ", error);
       return false;
     }
-  }
-
-  void add_problem(const std::string& what, const Error& error) {
-    plan_.problems.push_back(what + error.what() + (error.hint().empty() ? "" : " (" + error.hint() + ")"));
-  }
-
-  static bool holds_ids(const std::filesystem::path& file) {
-    const std::string extension = file.extension().string();
-    return extension == ".npy" || extension == ".h5" || extension == ".hdf5";
   }
 
   bool open_file() {
     work_->statistics = open_statistics(plan_, summary_);
     return work_->statistics != nullptr;
-  }
-
-  bool read_data(bool has_program) {
-    const CalibrationRequest& request = plan_.options.calibration;
-    if (request.file.empty()) {
-      plan_.problems.push_back(who_needs_data() +
-                               " needs calibration data: give --calibration FILE (text, JSON lines, "
-                               "or token ids)");
-      return false;
-    }
-    try {
-      std::optional<Tokenizer> tokenizer;
-      if (!holds_ids(request.file)) tokenizer.emplace(Tokenizer::open(model_directory()));
-      work_->data = read_sequences(request.file, tokenizer ? &*tokenizer : nullptr, request.data);
-    } catch (const Error& error) {
-      add_problem("calibration data: ", error);
-      return false;
-    }
-    if (has_program) check_data();
-    return true;
-  }
-
-  std::filesystem::path model_directory() const {
-    const std::filesystem::path& location = plan_.checkpoint->location();
-    return std::filesystem::is_directory(location) ? location : location.parent_path();
-  }
-
-  std::string who_needs_data() const {
-    for (std::size_t m = 0; m < work_->algorithms.size(); ++m) {
-      const ModifierAlgorithm& algorithm = work_->algorithms[m];
-      const RecipeModifier& modifier = plan_.recipe.modifiers[m];
-      if (algorithm.transform != nullptr || algorithm.own->needs().any()) {
-        return modifier.where.to_string() + ": " + modifier.type;
-      }
-    }
-    for (const RecipeModifier& modifier : plan_.recipe.modifiers) {
-      if (modifier.kv_cache) return modifier.where.to_string() + ": kv_cache_scheme";
-    }
-    return "a scheme with static input_activations";
-  }
-
-  void check_data() {
-    const ModelProgram& program = work_->program;
-    std::int32_t largest = 0;
-    std::uint64_t longest = 0;
-    for (const auto& sequence : work_->data.sequences) {
-      longest = std::max<std::uint64_t>(longest, sequence.size());
-      for (const std::int32_t id : sequence) {
-        if (id < 0) {
-          plan_.problems.push_back(fmt::format("calibration data: {} holds the token id {}", work_->data.source, id));
-          return;
-        }
-        largest = std::max(largest, id);
-      }
-    }
-    if (static_cast<std::uint64_t>(largest) >= program.vocabulary) {
-      plan_.problems.push_back(
-          fmt::format("calibration data: {} holds the token id {}, but the model's vocabulary has {} entries; was it "
-                      "made with another tokenizer?",
-                      work_->data.source, largest, program.vocabulary));
-    }
-    if (program.max_positions != 0 && longest > program.max_positions) {
-      plan_.problems.push_back(
-          fmt::format("calibration data: sequences of {} tokens, but the model has {} positions; "
-                      "use --seq-len {}",
-                      longest, program.max_positions, program.max_positions));
-    }
-    const std::uint64_t wanted = plan_.options.calibration.data.samples;
-    if (wanted > work_->data.sequences.size()) {
-      plan_.warnings.push_back(fmt::format("calibration data: {} gives {} sequences, not {}", work_->data.source,
-                                           work_->data.sequences.size(), wanted));
-    }
   }
 
   void add_blocks() {
@@ -188,14 +109,6 @@ class Planner {
     return work;
   }
 
-  CalibrationNeeds needs_of(std::size_t linear, bool& static_input) const {
-    const PlannedLinear& planned = plan_.linears[linear];
-    CalibrationNeeds needs = work_->algorithms[planned.modifier].own->needs();
-    static_input = needs_input_range(plan_.groups[planned.scheme].scheme);
-    needs.absmax = needs.absmax || static_input;
-    return needs;
-  }
-
   // What is collected before the linears of one stage are coded; linears that need nothing go to `work.plain`.
   Sweep sweep_of(const Program& program, const Stage& stage, BlockWork& work) {
     Sweep sweep{stage.begin, stage.linears, stage.live, {}};
@@ -205,51 +118,33 @@ class Planner {
       for (std::size_t w = 0; w < linear.weights.size(); ++w) {
         const auto planned = by_module_.find(linear.weights[w].module);
         if (planned == by_module_.end() || linear.weights[w].slice >= 0) continue;
-        WorkLinear entry{{op, w}, planned->second, false};
-        CalibrationNeeds needs = needs_of(planned->second, entry.static_input);
+        const Scheme& scheme = plan_.groups[plan_.linears[planned->second].scheme].scheme;
+        const WorkLinear entry{{op, w}, planned->second, needs_input_range(scheme)};
+        const CalibrationNeeds needs = needs_of(plan_, *work_, planned->second);
         work.linears.push_back(planned->second);
         if (!needs.any()) {
           work.plain.push_back(entry);
           continue;
         }
-        // What another recipe may want.
-        if (work_->save_statistics) needs.absmax = needs.mean_abs = needs.gram = true;
         const int expert = linear.routing >= 0 ? static_cast<int>(w) : -1;
         const auto [at, is_new] = units.try_emplace({linear.in, expert}, sweep.units.size());
-        if (is_new) sweep.units.push_back({linear.in, op, expert, {}, {}});
+        if (is_new) sweep.units.push_back({linear.in, op, expert, {}, {}, {}});
         InputUnit& unit = sweep.units[at->second];
-        unit.needs |= needs;
+        unit.asked |= needs;
         unit.linears.push_back(entry);
       }
     }
     for (InputUnit& unit : sweep.units) {
       // The unquantized model chooses experts of its own: its rows are not those of the quantized one.
-      if (unit.expert >= 0) unit.needs.cross_gram = false;
-      unit.needs.residual = unit.needs.residual && find_residual(program, stage, unit);
+      if (unit.expert >= 0) unit.asked.cross_gram = false;
+      if (unit.asked.residual) unit.residual = residual_of(program, stage, unit);
+      unit.asked.residual = unit.residual >= 0;
+      unit.needs = unit.asked;
+      // What another recipe may want.
+      if (work_->save_statistics) unit.needs.absmax = unit.needs.mean_abs = unit.needs.gram = true;
       work_->second_stream = work_->second_stream || unit.needs.cross_gram || unit.needs.residual;
     }
     return sweep;
-  }
-
-  // The value that the output of the unit's one linear is added to, and nothing else, where that value is there before
-  // the stage's linears run.
-  static bool find_residual(const Program& program, const Stage& stage, InputUnit& unit) {
-    if (unit.expert >= 0 || unit.linears.size() != 1) return false;
-    const ValueId output = output_of(program.ops[unit.op]);
-    int readers = 0;
-    for (const Op& op : program.ops) {
-      const std::vector<ValueId> inputs = inputs_of(op);
-      const auto uses = std::count(inputs.begin(), inputs.end(), output);
-      readers += static_cast<int>(uses);
-      const auto* add = std::get_if<AddOp>(&op);
-      if (uses == 1 && add != nullptr) unit.residual = add->a == output ? add->b : add->a;
-    }
-    if (readers != 1 || unit.residual < 0) return false;
-    if (unit.residual == program.input) return true;
-    const auto made =
-        std::find_if(program.ops.begin(), program.ops.begin() + static_cast<std::ptrdiff_t>(stage.linears),
-                     [&](const Op& op) { return output_of(op) == unit.residual; });
-    return made != program.ops.begin() + static_cast<std::ptrdiff_t>(stage.linears);
   }
 
   BlockWork block_work(const Program& program) {
@@ -359,59 +254,6 @@ class Planner {
     for (const LinearPlace& reader : site.readers) note(weight_at(program, reader).tensor);
   }
 
-  void check_order() {
-    for (std::size_t m = 0; m < work_->algorithms.size(); ++m) {
-      if (work_->algorithms[m].transform == nullptr) continue;
-      const RecipeModifier& modifier = plan_.recipe.modifiers[m];
-      std::size_t groups = 0;
-      for (const BlockWork& block : work_->blocks) {
-        for (const WorkSite& site : block.sites) {
-          groups += static_cast<std::size_t>(std::count(site.modifiers.begin(), site.modifiers.end(), m));
-        }
-      }
-      if (groups == 0) {
-        plan_.warnings.push_back(fmt::format("{}: {} rescales nothing: no group of linears that it wants is quantized",
-                                             modifier.where.to_string(), modifier.type));
-      }
-    }
-  }
-
-  // Transforms rescale within blocks. That a head's inputs are not rescaled must not pass in silence.
-  void warn_of_head() {
-    for (const Op& op : work_->program.head.ops) {
-      const auto* linear = std::get_if<LinearOp>(&op);
-      if (linear == nullptr || !by_module_.contains(linear->weights.front().module)) continue;
-      for (std::size_t m = 0; m < work_->algorithms.size(); ++m) {
-        const RecipeModifier& modifier = plan_.recipe.modifiers[m];
-        const std::string& module = linear->weights.front().module;
-        if (work_->algorithms[m].transform == nullptr || is_ignored(modifier, module)) continue;
-        plan_.warnings.push_back(
-            fmt::format("{}: {} rescales the inputs of blocks, not those of {}, which is quantized "
-                        "without it",
-                        modifier.where.to_string(), modifier.type, module));
-      }
-    }
-  }
-
-  // Linears that learn from inputs which the program never computes.
-  void require_reach() {
-    std::vector<std::string> unreached;
-    for (std::size_t i = 0; i < plan_.linears.size(); ++i) {
-      bool static_input = false;
-      if (!work_->linear_is_here[i] && needs_of(i, static_input).any()) {
-        unreached.push_back(plan_.linears[i].shape.module);
-      }
-    }
-    if (unreached.empty()) return;
-    plan_.problems.push_back(fmt::format(
-        "{}{}: the model's forward pass does not compute the inputs of {} linear{} here; ignore {}, or give "
-        "{} to a QuantizationModifier",
-        fmt::join(unreached.begin(), unreached.begin() + std::min<std::ptrdiff_t>(3, std::ssize(unreached)), ", "),
-        unreached.size() > 3 ? fmt::format(" and {} more", unreached.size() - 3) : "", unreached.size(),
-        unreached.size() == 1 ? "" : "s", unreached.size() == 1 ? "it" : "them",
-        unreached.size() == 1 ? "it" : "them"));
-  }
-
   void describe() {
     CalibrationPlan& summary = summary_;
     summary.family = work_->program.family;
@@ -454,6 +296,13 @@ Scheme with_input_range(const Scheme& scheme) {
 
 namespace plan_detail {
 
+CalibrationNeeds needs_of(const Plan& plan, const CalibrationWork& work, std::size_t linear) {
+  const PlannedLinear& planned = plan.linears[linear];
+  CalibrationNeeds needs = work.algorithms[planned.modifier].own->needs();
+  needs.absmax = needs.absmax || needs_input_range(plan.groups[planned.scheme].scheme);
+  return needs;
+}
+
 bool is_calibrated(const Plan& plan, const std::vector<ModifierAlgorithm>& algorithms) {
   for (const RecipeModifier& modifier : plan.recipe.modifiers) {
     if (modifier.kv_cache) return true;
@@ -463,17 +312,6 @@ bool is_calibrated(const Plan& plan, const std::vector<ModifierAlgorithm>& algor
   }
   return std::any_of(plan.linears.begin(), plan.linears.end(),
                      [&](const PlannedLinear& linear) { return needs_input_range(plan.groups[linear.scheme].scheme); });
-}
-
-std::vector<TokenChunk> divide(const TokenSequences& data, std::uint64_t tokens) {
-  std::vector<TokenChunk> chunks;
-  for (std::size_t s = 0; s < data.sequences.size(); ++s) {
-    const std::uint64_t length = data.sequences[s].size();
-    if (chunks.empty() || chunks.back().tokens + length > tokens) chunks.push_back({s, 0, 0});
-    chunks.back().count += 1;
-    chunks.back().tokens += length;
-  }
-  return chunks;
 }
 
 std::shared_ptr<CalibrationWork> plan_calibration(Plan& plan) { return Planner(plan).make(); }

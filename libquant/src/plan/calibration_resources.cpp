@@ -9,6 +9,7 @@
 
 #include "plan/calibration_work.h"
 #include "plan/resources.h"
+#include "quant/linalg.h"
 
 namespace quant {
 namespace {
@@ -22,6 +23,8 @@ constexpr std::uint64_t kActivationBytes = 1024 * kMiB;
 constexpr std::uint64_t kStatisticsBytes = 1536 * kMiB;
 // Of the libraries that multiply: their code buffers and per-thread workspace.
 constexpr std::uint64_t kLibraryBytes = 48 * kMiB;
+// Of one input in a file of statistics, beside its values.
+constexpr std::uint64_t kGroupBytes = 16384;
 // Shares of the measured rate of products that the parts reach; only order the estimate.
 constexpr double kProductShare = 0.7;
 constexpr double kGramShare = 0.6;
@@ -40,13 +43,6 @@ double rows_per_token(const CalibrationWork& work, const Program& program, const
 
 // Other products with X^T are collected beside X^T X.
 bool needs_gram(const CalibrationNeeds& needs) { return needs.gram || needs.cross_gram || needs.residual; }
-
-InputUnit unit_of(const WorkSite& site) {
-  InputUnit unit;
-  unit.value = site.site.value;
-  unit.needs = site.needs;
-  return unit;
-}
 
 double average_length(const CalibrationWork& work) {
   double squares = 0;
@@ -146,14 +142,15 @@ class Estimator {
     return most + kLibraryBytes;
   }
 
-  // Triangles of Gram matrices and a few rows, compressed at best.
+  // Triangles of Gram matrices and a few rows, compressed at best, and what HDF5 writes around each.
   std::uint64_t saved_bytes() const {
     std::uint64_t bytes = 0;
     for (const BlockWork& block : work_.blocks) {
       for (const Sweep& sweep : block.sweeps) {
         for (const InputUnit& unit : sweep.units) {
           const std::uint64_t cols = value_of(*block.program, unit.value).width;
-          bytes += (cols * (cols + 1) / 2 + 8 * cols) * sizeof(float);
+          bytes += (cols * (cols + 1) / 2 + 4 * cols) * sizeof(float) + kGroupBytes;
+          if (unit.needs.rows) bytes += kSampleRows * cols * sizeof(float);
         }
       }
     }
@@ -188,10 +185,11 @@ class Estimator {
       std::uint64_t statistics = 0;
       std::uint64_t solving = 0;
       for (const InputUnit& unit : sweep.units) {
-        statistics += statistics_bytes(program, unit);
+        statistics += collecting_bytes(program, unit, summary_.product);
         solving = std::max(solving, solve_bytes(program, unit));
       }
-      const std::uint64_t first = sweep.units.empty() ? 0 : statistics_bytes(program, sweep.units.front());
+      const std::uint64_t first =
+          sweep.units.empty() ? 0 : collecting_bytes(program, sweep.units.front(), summary_.product);
       statistics = std::max(first, std::min(statistics, summary_.statistics_bytes));
       most = std::max(most, folded + statistics + passing(program, position, sweep.begin, sweep.linears));
       most = std::max(most, folded + (statistics - std::min(first, statistics)) + solving);
@@ -209,7 +207,9 @@ class Estimator {
   std::uint64_t sites_peak(const BlockWork& block) const {
     if (block.sites.empty()) return 0;
     std::uint64_t statistics = 0;
-    for (const WorkSite& site : block.sites) statistics += statistics_bytes(*block.program, unit_of(site));
+    for (const WorkSite& site : block.sites) {
+      statistics += collecting_bytes(*block.program, unit_of(site), summary_.product);
+    }
     const std::size_t end = block.program->ops.size();
     const std::uint64_t chunk = chunk_bytes(*block.program, 0, end, largest_chunk_);
     const std::uint64_t pass = linears_bytes(*block.program, 0, end, summary_.product, chunk);
@@ -264,7 +264,7 @@ void count_operations(const Plan& plan, const CalibrationWork& work, Calibration
     for (const Sweep& sweep : block.sweeps) {
       for (const InputUnit& unit : sweep.units) {
         summary.gram_operations += gram_operations(work, program, unit, summary.tokens);
-        summary.solve_operations += solve_operations(plan, unit);
+        summary.solve_operations += solve_operations(plan, work, unit);
       }
     }
   }
@@ -335,15 +335,24 @@ double gram_operations(const CalibrationWork& work, const Program& program, cons
   return operations;
 }
 
-double solve_operations(const Plan& plan, const InputUnit& unit) {
-  if (!unit.needs.gram) return 0;
-  double cols = 0;
-  double rows = 0;
+double solve_operations(const Plan& plan, const CalibrationWork& work, const InputUnit& unit) {
+  if (!unit.asked.gram) return 0;
+  std::map<std::size_t, std::uint64_t> rows_by_modifier;
+  std::uint64_t rows = 0;
+  std::uint64_t cols = 0;
   for (const WorkLinear& entry : unit.linears) {
-    cols = static_cast<double>(plan.linears[entry.linear].shape.cols);
-    rows += static_cast<double>(plan.linears[entry.linear].shape.rows);
+    const PlannedLinear& linear = plan.linears[entry.linear];
+    rows_by_modifier[linear.modifier] += linear.shape.rows;
+    rows += linear.shape.rows;
+    cols = linear.shape.cols;
   }
-  return cols * cols * cols + 4.0 * rows * cols * cols;
+  // Output errors: quadratic forms of the weights, of the coded ones, and of their differences.
+  double operations = 3 * 2.0 * static_cast<double>(rows) * static_cast<double>(cols) * static_cast<double>(cols);
+  for (const auto& [modifier, together] : rows_by_modifier) {
+    const CalibratedQuantizer* quantizer = work.algorithms[modifier].calibrated;
+    if (quantizer != nullptr) operations += quantizer->operations(together, cols, unit.asked);
+  }
+  return operations;
 }
 
 std::uint64_t statistics_bytes(const Program& program, const InputUnit& unit) {
@@ -354,6 +363,16 @@ std::uint64_t statistics_bytes(const Program& program, const InputUnit& unit) {
   if (needs.cross_gram) bytes += cols * cols * sizeof(float);
   if (needs.residual) bytes += value_of(program, unit.residual).width * cols * sizeof(float);
   if (needs.rows) bytes += kSampleRows * cols * sizeof(float);
+  return bytes;
+}
+
+std::uint64_t collecting_bytes(const Program& program, const InputUnit& unit, ProductType product) {
+  const CalibrationNeeds& needs = unit.needs;
+  std::uint64_t bytes = statistics_bytes(program, unit);
+  if (needs_gram(needs)) {
+    bytes += GramAccumulator::waiting_bytes(value_of(program, unit.value).width, product, needs.cross_gram,
+                                            needs.residual ? value_of(program, unit.residual).width : 0);
+  }
   return bytes;
 }
 
@@ -375,7 +394,7 @@ void estimate_imported(Plan& plan, const CalibrationWork& work) {
   plan.peak_memory += Estimator(plan, work).imported_peak();
   for (const BlockWork& block : work.blocks) {
     for (const Sweep& sweep : block.sweeps) {
-      for (const InputUnit& unit : sweep.units) summary.solve_operations += solve_operations(plan, unit);
+      for (const InputUnit& unit : sweep.units) summary.solve_operations += solve_operations(plan, work, unit);
     }
   }
   plan.seconds_estimate += estimate_seconds(summary, plan.options.threads);
@@ -413,7 +432,11 @@ void estimate_calibration(Plan& plan, CalibrationWork& work) {
   plan.peak_memory = peak();
   refuse_memory(plan);
   if (!plan.problems.empty()) return;
-  if (work.save_statistics) summary.disk_bytes += Estimator(plan, work).saved_bytes();
+  // The files of blocks stay until the one that is joined from them is complete.
+  if (work.save_statistics) {
+    work.saved_bytes = Estimator(plan, work).saved_bytes();
+    summary.disk_bytes += work.saved_bytes;
+  }
   const std::uint64_t stream = work.program.hidden * summary.tokens * sizeof(float) * (work.second_stream ? 2 : 1);
   // What does not fit in memory, in an old and a new place, and two states to resume from.
   summary.disk_bytes += 2 * (store - summary.activation_bytes) + 2 * stream;

@@ -1,12 +1,10 @@
 // Statistics from a file in the place of a pass over calibration data, and the wish to keep those of a pass.
 #include <fmt/format.h>
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 #include <algorithm>
-#include <cstring>
 #include <fstream>
 
+#include "hash.h"
 #include "plan/calibration_work.h"
 #include "quant/error.h"
 
@@ -16,14 +14,12 @@ namespace {
 std::string hash_of_file(const std::filesystem::path& file) {
   std::ifstream in(file, std::ios::binary);
   std::vector<char> buffer(1U << 20U);
-  XXH3_state_t state;
-  XXH3_128bits_reset(&state);
+  Hash hash;
   while (in.read(buffer.data(), static_cast<std::streamsize>(buffer.size())) || in.gcount() > 0) {
-    XXH3_128bits_update(&state, buffer.data(), static_cast<std::size_t>(in.gcount()));
+    hash.add(buffer.data(), static_cast<std::size_t>(in.gcount()));
   }
   if (in.bad() || !in.eof()) throw Error(ErrorCode::io, file.string() + ": cannot be read to its end");
-  const XXH128_hash_t hash = XXH3_128bits_digest(&state);
-  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
+  return hash.hex();
 }
 
 std::string missing_parts(const CalibrationNeeds& needs, const CalibrationNeeds& found) {
@@ -91,6 +87,26 @@ std::vector<std::string> modules_of(const Plan& plan, const InputUnit& unit) {
   std::vector<std::string> modules;
   for (const WorkLinear& entry : unit.linears) modules.push_back(plan.linears[entry.linear].shape.module);
   return modules;
+}
+
+InputUnit unit_of(const WorkSite& site) {
+  InputUnit unit;
+  unit.value = site.site.value;
+  unit.op = site.site.readers.front().op;
+  unit.expert = site.site.expert;
+  unit.needs = site.needs;
+  unit.asked = site.needs;
+  return unit;
+}
+
+InputStatistics only(InputStatistics statistics, const CalibrationNeeds& parts) {
+  if (!parts.absmax) statistics.absmax.clear(), statistics.minimum.clear(), statistics.maximum.clear();
+  if (!parts.mean_abs) statistics.mean_abs.clear();
+  if (!parts.gram) statistics.gram.clear();
+  if (!parts.cross_gram) statistics.cross_gram.clear();
+  if (!parts.residual) statistics.residual.clear();
+  if (!parts.rows) statistics.rows.clear();
+  return statistics;
 }
 
 namespace plan_detail {

@@ -9,6 +9,7 @@
 #include "plan/algorithm_set.h"
 #include "plan/smoothing_sites.h"
 #include "quant/calibration_data.h"
+#include "quant/error.h"
 #include "quant/logical_tensors.h"
 #include "quant/model_program.h"
 #include "quant/plan.h"
@@ -26,9 +27,10 @@ struct WorkLinear {
 /// One distinct input: a value, or an expert's rows of one. Linears that read it share its statistics.
 struct InputUnit {
   ValueId value = -1;
-  std::size_t op = 0;  ///< a LinearOp that reads it
-  int expert = -1;     ///< its rows only; -1: all
-  CalibrationNeeds needs;
+  std::size_t op = 0;      ///< a LinearOp that reads it
+  int expert = -1;         ///< its rows only; -1: all
+  CalibrationNeeds needs;  ///< what is collected
+  CalibrationNeeds asked;  ///< what the algorithms and schemes of its linears ask for: all that solvers see
   std::vector<WorkLinear> linears;
   ValueId residual = -1;  ///< what the output of its one linear is added to, if needs.residual
 };
@@ -77,6 +79,7 @@ struct CalibrationWork {
   bool all_experts = false;
   bool second_stream = false;
   bool save_statistics = false;                            ///< more is collected than the algorithms need
+  std::uint64_t saved_bytes = 0;                           ///< of the file to save, at most
   std::shared_ptr<const StatisticsFileReader> statistics;  ///< in the place of `data`; else null
   std::vector<TokenChunk> chunks;
   std::vector<BlockWork> blocks;              ///< embeddings first; the head last, if it has work
@@ -101,21 +104,50 @@ double operations_between(const CalibrationWork& work, const Program& program, s
 double gram_operations(const CalibrationWork& work, const Program& program, const InputUnit& unit,
                        std::uint64_t tokens);
 /// Of coding a unit's linears, and of measuring their output errors.
-double solve_operations(const Plan& plan, const InputUnit& unit);
-/// Bytes of a unit's statistics while they are collected.
+double solve_operations(const Plan& plan, const CalibrationWork& work, const InputUnit& unit);
+/// Bytes of a unit's statistics once they are collected.
 std::uint64_t statistics_bytes(const Program& program, const InputUnit& unit);
+/// Bytes of a unit's statistics while they are collected: sums, and rows that wait for their turn.
+std::uint64_t collecting_bytes(const Program& program, const InputUnit& unit, ProductType product);
 
+/// What a site collects.
+InputUnit unit_of(const WorkSite& site);
+/// Without the parts that `parts` does not name.
+InputStatistics only(InputStatistics statistics, const CalibrationNeeds& parts);
 /// The modules of a unit's linears.
 std::vector<std::string> modules_of(const Plan& plan, const InputUnit& unit);
 
 namespace plan_detail {
 
+/// Adds what an error says to the plan's problems, `what` before it.
+void add_problem(Plan& plan, const std::string& what, const Error& error);
+/// Reads the sequences that the plan asks for, and with a program adds problems for those that do not fit it; false
+/// after adding a problem because there are none.
+bool read_data(Plan& plan, CalibrationWork& work, bool has_program);
 /// Opens the file of statistics that the plan asks for and describes it in the plan; null after adding a problem.
 std::shared_ptr<const StatisticsFileReader> open_statistics(Plan& plan, CalibrationPlan& summary);
 /// Adds problems for what cannot be done with statistics from a file, and for what the file lacks.
 void check_imported(Plan& plan, const CalibrationWork& work, CalibrationPlan& summary);
 /// Adds problems for what stands in the way of saving statistics.
 void check_saved(Plan& plan, const CalibrationWork& work);
+
+/// The value of the residual stream that the output of the unit's one linear is added to, if it is there before the
+/// stage's linears run; where several outputs are added to it at once (parallel branches), the stream without them.
+/// Else -1.
+ValueId residual_of(const Program& program, const Stage& stage, const InputUnit& unit);
+/// Adds warnings for modifiers that compensate errors of the residual stream where branches do not add to it directly.
+void warn_of_residual(Plan& plan, const CalibrationWork& work);
+
+/// Whether a transform leaves a module alone: it acts on whole blocks, whatever the modules' classes.
+bool is_ignored(const RecipeModifier& modifier, const std::string& module);
+/// What the algorithm and the scheme of a linear ask for.
+CalibrationNeeds needs_of(const Plan& plan, const CalibrationWork& work, std::size_t linear);
+/// Adds warnings for transforms that rescale nothing.
+void warn_of_idle_transforms(Plan& plan, const CalibrationWork& work);
+/// Transforms rescale within blocks: that a head's inputs are not rescaled must not pass in silence.
+void warn_of_head(Plan& plan, const CalibrationWork& work);
+/// Adds a problem for linears that learn from inputs which the program never computes.
+void require_reach(Plan& plan, const CalibrationWork& work);
 
 /// Whether any modifier or scheme that linears got learns from data.
 bool is_calibrated(const Plan& plan, const std::vector<ModifierAlgorithm>& algorithms);

@@ -1,13 +1,12 @@
 #include "quant/plan.h"
 
 #include <fmt/format.h>
-#define XXH_INLINE_ALL
-#include <xxhash.h>
 
 #include <algorithm>
 #include <map>
 #include <nlohmann/json.hpp>
 
+#include "hash.h"
 #include "output/files.h"
 #include "plan/algorithm_set.h"
 #include "plan/calibration_work.h"
@@ -241,17 +240,12 @@ std::string arguments_text(const QuantArgs& args) {
                      parameters_text(args.observer_kwargs));
 }
 
-std::string hash_of(const std::string& text) {
-  const XXH128_hash_t hash = XXH3_128bits(text.data(), text.size());
-  return fmt::format("{:016x}{:016x}", hash.high64, hash.low64);
-}
-
 // What algorithms read beside model and recipe (factors of an earlier search). Where it lies does not matter.
 std::string inputs_text(const std::vector<ModifierAlgorithm>& algorithms) {
   std::string text;
   for (std::size_t m = 0; m < algorithms.size(); ++m) {
     for (const std::filesystem::path& file : algorithms[m].own->input_files()) {
-      text += fmt::format("\ninput of {} {} {}", m, file.filename().string(), hash_of(read_text_file(file)));
+      text += fmt::format("\ninput of {} {} {}", m, file.filename().string(), hash_hex(read_text_file(file)));
     }
   }
   return text;
@@ -274,12 +268,13 @@ std::string identity_of(const Plan& plan, const std::vector<ModifierAlgorithm>& 
   }
   text += plan.config_json;
   if (plan.calibration) {
-    // Other chunks add in another order, another type rounds differently: not the same bytes.
+    // Another type rounds differently. Gram matrices do not depend on chunks, but a product of other rows may be
+    // computed by another kernel: not the same bytes.
     const CalibrationPlan& data = *plan.calibration;
     text += fmt::format("\ncalibration {} chunks {} product {} experts {}", data.hash, data.chunk_tokens,
                         data.product == ProductType::bf16 ? "bf16" : "f32", plan.options.calibration.all_experts);
   }
-  return hash_of(text + inputs_text(algorithms));
+  return hash_hex(text + inputs_text(algorithms));
 }
 
 // Groups that no linear got would make loaders look for modules that are not there.

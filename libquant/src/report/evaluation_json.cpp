@@ -157,9 +157,11 @@ json evaluation_json(const EvaluationReport& evaluation) {
 }
 
 json evaluation_run_json(const EvaluationReport& evaluation) {
-  return {{"seconds", number(evaluation.seconds)},
-          {"peak_memory_planned", evaluation.peak_memory_planned},
-          {"peak_memory_measured", evaluation.peak_memory_measured}};
+  json entry = {{"seconds", number(evaluation.seconds)},
+                {"peak_memory_planned", evaluation.peak_memory_planned},
+                {"peak_memory_measured", evaluation.peak_memory_measured}};
+  if (evaluation.peak_resident_memory != 0) entry["peak_resident_memory"] = evaluation.peak_resident_memory;
+  return entry;
 }
 
 EvaluationReport read_evaluation(Object object, const std::string& source) {
@@ -181,6 +183,7 @@ void read_evaluation_run(Object object, EvaluationReport& evaluation) {
   evaluation.seconds = object.real("seconds");
   evaluation.peak_memory_planned = object.whole("peak_memory_planned");
   evaluation.peak_memory_measured = object.whole("peak_memory_measured");
+  if (object.has("peak_resident_memory")) evaluation.peak_resident_memory = object.whole("peak_resident_memory");
   object.finish();
 }
 

@@ -160,6 +160,7 @@ json run_json(const RunReport& report) {
                 {"peak_memory_planned", report.peak_memory_planned},
                 {"peak_memory_measured", report.peak_memory_measured},
                 {"layer_seconds", std::move(seconds)}};
+  if (report.peak_resident_memory != 0) entry["peak_resident_memory"] = report.peak_resident_memory;
   if (report.evaluation) entry["evaluation"] = report::evaluation_run_json(*report.evaluation);
   return entry;
 }

@@ -155,6 +155,7 @@ void read_run(Object object, RunReport& report, const std::string& source) {
   report.seconds = object.real("seconds");
   report.peak_memory_planned = object.whole("peak_memory_planned");
   report.peak_memory_measured = object.whole("peak_memory_measured");
+  if (object.has("peak_resident_memory")) report.peak_resident_memory = object.whole("peak_resident_memory");
   const std::vector<double> seconds = object.reals("layer_seconds");
   if (seconds.size() != report.layers.size()) {
     fail(source, object.place("layer_seconds") + " has " + std::to_string(seconds.size()) + " entries for " +

@@ -3,8 +3,9 @@
 
 namespace quant::report {
 
-std::string_view page_style() {
-  return R"css(
+namespace {
+
+constexpr std::string_view kStyle = R"css(
 :root {
   color-scheme: light dark;
   --bg: #f6f7f9; --card: #ffffff; --ink: #1a2230; --soft: #566073; --line: #dfe3ea; --grid: #e8ebf0;
@@ -218,6 +219,9 @@ footer { color: var(--soft); font-size: 13px; padding-bottom: 40px; }
   a { color: inherit; }
 }
 )css";
-}
+
+}  // namespace
+
+std::string_view page_style() { return kStyle; }
 
 }  // namespace quant::report
