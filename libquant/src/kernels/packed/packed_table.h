@@ -75,6 +75,9 @@ struct PackedTable {
   void (*panel_bf16)(const uint32_t* panel, size_t cols, const uint32_t* x, float* y);
   /// Two strips of integers of 2, 4 or 8 bits and 1, 2, 4, 8 or panel_tokens tokens: y = W x. Whole-number zero points.
   void (*int8)(const PackedShape& shape, const PackedStrip& strips, const Int8Inputs& x, size_t tokens, float* y);
+  /// Reads memory as fast as it can, a whole number of KiB aligned to 64 bytes; the result depends on every word. The
+  /// limit that benchmarks name.
+  uint32_t (*read)(const void* memory, size_t bytes);
 };
 
 extern const PackedTable kPackedScalar;
