@@ -81,7 +81,12 @@ inline std::vector<PackedCase> packed_cases() {
   for (const int bits : {1, 2, 3, 4, 5, 8})
     cases.push_back(codebook_case(bits, Strategy::channel, 0, Codebook::learned));
   cases.push_back(codebook_case(3, Strategy::tensor, 0, Codebook::learned));
-  cases.push_back(codebook_case(4, Strategy::group, 128, Codebook::learned));
+  for (const std::int64_t group : {64, 128, 192, 512}) {
+    cases.push_back(codebook_case(4, Strategy::group, group, Codebook::learned));
+    cases.push_back(codebook_case(3, Strategy::group, group, Codebook::learned));
+  }
+  cases.push_back(codebook_case(4, Strategy::block, 0, Codebook::learned));
+  cases.back().args.block_structure = {16, 64};
   cases.push_back(codebook_case(4, Strategy::group, 16, Codebook::learned));
   for (const PackedCase& dense : std::vector<PackedCase>{cases[8], cases.back()}) {
     cases.push_back(dense);

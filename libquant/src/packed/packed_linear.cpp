@@ -11,6 +11,7 @@
 #include "linalg/parallel.h"
 #include "packed/inputs.h"
 #include "packed/packed_matrix.h"
+#include "packed/row_matrix.h"
 #include "quant/error.h"
 
 namespace quant {
@@ -41,12 +42,13 @@ struct PackedLinear::State {
   SparseRows sparse;
   const cpu::PackedTable* table = nullptr;
   std::optional<packed::PackedMatrix> matrix;
+  std::optional<packed::RowMatrix> by_rows;
   QuantizedTensor general;  // where there is no kernel; its sparse part included
   std::vector<std::int32_t> in_order;
 
   InputColumns columns() const {
     if (matrix) return {cols, matrix->columns, &matrix->source};
-    return {cols, pieces(cols, kChunk) * kChunk, &in_order};
+    return {cols, by_rows ? by_rows->columns() : pieces(cols, kChunk) * kChunk, &in_order};
   }
   float factor() const { return matrix ? matrix->factor : 1.0F; }
 
@@ -58,7 +60,7 @@ struct PackedLinear::State {
 
   template <class Body>
   void for_pairs(int threads, const Body& body) const;
-  void fill_panel(std::uint64_t pair, std::uint64_t first, std::uint64_t count, float* panel) const;
+  void unpack(std::uint64_t pair, std::uint64_t first, std::uint64_t count, float* panel) const;
   void fill_general(std::uint64_t pair, std::vector<float>& rows32) const;
   void finish(std::uint64_t pair, const float* sums, std::span<const float> x, std::uint64_t tokens, float* y) const;
 };
@@ -98,8 +100,8 @@ void PackedLinear::State::run_one(std::span<const float> x, float* y, int thread
   std::vector<float> input(from.packed, 0.0F);
   from.gather(x.data(), input.data());
   std::vector<float> sums;
-  const cpu::PackedShape& shape = matrix->shape;
-  if (matrix->zeros.size() != 0) {
+  if (matrix && matrix->zeros.size() != 0) {
+    const cpu::PackedShape& shape = matrix->shape;
     const std::uint64_t width = shape.half_groups ? kChunk / 2 : shape.group_chunks * kChunk;
     for (std::uint64_t first = 0; first < from.packed; first += width) {
       double sum = 0.0;
@@ -110,7 +112,12 @@ void PackedLinear::State::run_one(std::span<const float> x, float* y, int thread
   for_pairs(threads, [&](std::uint64_t pair) {
     float result[kPairRows];
     for (std::uint64_t s = 0; s < 2; ++s) {
-      table->one(shape, matrix->strip(2 * pair + s), input.data(), sums.data(), result + s * kStripRows);
+      float* out = result + s * kStripRows;
+      if (by_rows) {
+        table->one_rows(by_rows->strip(2 * pair + s), input.data(), out);
+      } else {
+        table->one(matrix->shape, matrix->strip(2 * pair + s), input.data(), sums.data(), out);
+      }
     }
     finish(pair, result, x, 1, y);
   });
@@ -129,6 +136,13 @@ void PackedLinear::State::run_few(std::span<const float> x, std::uint64_t tokens
     }
     finish(pair, result.data(), x, tokens, y);
   });
+}
+
+// Chunks [first, first + count) of a pair of strips.
+void PackedLinear::State::unpack(std::uint64_t pair, std::uint64_t first, std::uint64_t count, float* panel) const {
+  if (matrix) return table->unpack(matrix->shape, matrix->strip(2 * pair), first, count, panel);
+  constexpr std::uint64_t kRuns = kChunk / 16;
+  table->unpack_rows(by_rows->strip(2 * pair), by_rows->strip(2 * pair + 1), first * kRuns, count * kRuns, panel);
 }
 
 // All columns [packed][32] of a pair of strips without a kernel.
@@ -153,26 +167,27 @@ void PackedLinear::State::run_panels(std::span<const float> x, std::uint64_t tok
     inputs = packed::interleave(from, x, blocks, threads);
   }
   const std::uint64_t chunks = from.packed / kChunk;
+  const bool decodes = matrix || by_rows;
   for_pairs(threads, [&](std::uint64_t pair) {
     std::vector<float> sums(blocks.padded() * kPairRows, 0.0F);
     std::vector<float> panel, whole;
     std::vector<std::uint32_t> pairs;
-    if (!matrix) fill_general(pair, whole);
-    if (matrix) panel.resize((bf16 ? kRoundChunks : std::min(kPanelChunks, chunks)) * kChunk * kPairRows);
+    if (!decodes) fill_general(pair, whole);
+    if (decodes) panel.resize((bf16 ? kRoundChunks : std::min(kPanelChunks, chunks)) * kChunk * kPairRows);
     if (bf16) pairs.resize(std::min(kPanelChunks, chunks) * kChunk / 2 * kPairRows);
     for (std::uint64_t first = 0; first < chunks; first += kPanelChunks) {
       const std::uint64_t count = std::min(kPanelChunks, chunks - first), step = bf16 ? kRoundChunks : count;
-      const float* values = whole.data() + (matrix ? 0 : first * kChunk * kPairRows);
+      const float* values = whole.data() + (decodes ? 0 : first * kChunk * kPairRows);
       for (std::uint64_t at = 0; at < count; at += step) {
         const std::uint64_t part = std::min(step, count - at);
-        const float* from_panel = values + (matrix ? 0 : at * kChunk * kPairRows);
-        if (matrix) {
-          table->unpack(matrix->shape, matrix->strip(2 * pair), first + at, part, panel.data());
+        const float* from_panel = values + (decodes ? 0 : at * kChunk * kPairRows);
+        if (decodes) {
+          unpack(pair, first + at, part, panel.data());
           from_panel = panel.data();
         }
         if (bf16) table->round_panel(from_panel, part * kChunk, pairs.data() + at * kChunk / 2 * kPairRows);
       }
-      if (matrix) values = panel.data();
+      if (decodes) values = panel.data();
       for (std::uint64_t b = 0; b < blocks.count(); ++b) {
         const std::uint64_t column = (b * from.packed + first * kChunk) * blocks.width;
         float* out = sums.data() + b * blocks.width * kPairRows;
@@ -224,7 +239,7 @@ void PackedLinear::State::run(std::span<const float> x, std::uint64_t tokens, fl
     const bool bf16 = options.activations == Activations::bf16 && !alone;
     if (integers) {
       run_integers(part, count, out, options);
-    } else if (matrix && alone) {
+    } else if ((matrix || by_rows) && alone) {
       run_one(part, out, options.threads);
     } else if (matrix && !bf16 && count > 1 && count <= kFewLimit) {
       run_few(part, count, out, options.threads);
@@ -245,7 +260,8 @@ PackedLinear::PackedLinear(const QuantizedTensor& weight, std::span<const float>
   state_->table = &cpu::packed_table(isa);
   if (weight.codes.empty()) return;
   state_->matrix = packed::pack_matrix(weight, threads);
-  if (state_->matrix) {
+  if (!state_->matrix) state_->by_rows = packed::pack_rows(weight, threads);
+  if (has_kernel()) {
     state_->sparse = weight.sparse;
   } else {
     state_->general = weight;
@@ -259,7 +275,7 @@ PackedLinear& PackedLinear::operator=(PackedLinear&&) noexcept = default;
 std::uint64_t PackedLinear::rows() const { return state_->rows; }
 std::uint64_t PackedLinear::cols() const { return state_->cols; }
 std::string_view PackedLinear::isa() const { return state_->table->isa; }
-bool PackedLinear::has_kernel() const { return state_->matrix.has_value(); }
+bool PackedLinear::has_kernel() const { return state_->matrix || state_->by_rows; }
 bool PackedLinear::has_int8_kernel() const { return state_->matrix && state_->matrix->int8; }
 
 std::uint64_t PackedLinear::bytes() const {
@@ -268,6 +284,7 @@ std::uint64_t PackedLinear::bytes() const {
   };
   const std::uint64_t other = state_->bias.size() * sizeof(float) + sparse_bytes(state_->sparse);
   if (state_->matrix) return state_->matrix->bytes() + other;
+  if (state_->by_rows) return state_->by_rows->bytes() + other;
   const QuantizedTensor& general = state_->general;
   return other + sparse_bytes(general.sparse) + general.codes.size() + general.zero_points.size() +
          sizeof(float) * (general.scales.size() + general.real_zero_points.size() + general.codebook.size());

@@ -43,6 +43,21 @@ struct PackedStrip {
   const void* zeros;      // [groups][16], or null for 0
 };
 
+/// Matrices whose rows have tables of their own are packed by rows: a chunk is 512 columns of one row, and word i of
+/// its planes holds the codes of columns 16 f + i, f = 0 .. 31 (in field f, in order). A strip of 16 rows is [16 /
+/// kRowsTogether][chunks][kRowsTogether][bits][16].
+constexpr size_t kRowsTogether = 4;
+constexpr size_t kRowChunk = 512;
+
+struct PackedRows {
+  const uint32_t* codes;  // of a strip
+  const float* tables;    // [16 rows][tables_per_row][16]
+  size_t bits;            // 2, 3 or 4
+  size_t chunks;          // of a row
+  size_t tables_per_row;
+  size_t table_fields;  // runs of 16 columns per table: 4, 8, or a multiple of 32
+};
+
 /// Inputs in 8 bits: x = code * scale. A segment is the columns whose sum is taken in integers: segment_chunks chunks,
 /// which share one scale of x and one of the weights. The tokens of a block lie side by side.
 struct Int8Inputs {
@@ -75,6 +90,10 @@ struct PackedTable {
   void (*panel_bf16)(const uint32_t* panel, size_t cols, const uint32_t* x, float* y);
   /// Two strips of integers of 2, 4 or 8 bits and 1, 2, 4, 8 or panel_tokens tokens: y = W x. Whole-number zero points.
   void (*int8)(const PackedShape& shape, const PackedStrip& strips, const Int8Inputs& x, size_t tokens, float* y);
+  /// One token and one strip packed by rows: y = W x. x [512 * chunks].
+  void (*one_rows)(const PackedRows& rows, const float* x, float* y);
+  /// Runs of 16 columns [first, first + count) of two strips, as `unpack` gives them.
+  void (*unpack_rows)(const PackedRows& low, const PackedRows& high, size_t first, size_t count, float* panel);
   /// Reads memory as fast as it can, a whole number of KiB aligned to 64 bytes; the result depends on every word. The
   /// limit that benchmarks name.
   uint32_t (*read)(const void* memory, size_t bytes);
