@@ -5,6 +5,7 @@
 #include <thread>
 
 #include "errors.h"
+#include "kernel_bench.h"
 #include "output.h"
 #include "progress.h"
 #include "quant/benchmark.h"
@@ -66,6 +67,22 @@ int bench_command(const BenchCommand& options, Session& session) {
   return kExitOk;
 }
 
+void add_kernel_bench(CLI::App& bench, Session& session) {
+  const auto options = std::make_shared<KernelBenchCommand>();
+  CLI::App* command =
+      add_command(bench, session, "kernels", "Measure products with packed weights beside memory and oneDNN",
+                  "quant bench kernels --shape 4096x4096 --batch 1", options, kernel_bench_command);
+  command->add_option("--shape", options->shapes, "Outputs x inputs of the weights")->capture_default_str();
+  command->add_option("--batch", options->batches, "Tokens that are multiplied at once")
+      ->check(CLI::Range(1, 65536))
+      ->capture_default_str();
+  command->add_option("--codec", options->codecs, "Only these, as the table names them");
+  command->add_option("--rounds", options->rounds, "Measurements of each, of which the median is shown")
+      ->check(CLI::Range(1, 1000))
+      ->capture_default_str();
+  add_threads_option(*command, options->threads);
+}
+
 }  // namespace
 
 void add_bench(CLI::App& program, Session& session) {
@@ -79,6 +96,12 @@ void add_bench(CLI::App& program, Session& session) {
       ->check(CLI::Range(1, 1000))
       ->capture_default_str();
   add_threads_option(*command, options->threads);
+  command->require_subcommand(0, 1);
+  add_kernel_bench(*command, session);
+  command->callback([&session, options, command] {  // which comes after that of its own command
+    if (!command->get_subcommands().empty()) return;
+    session.action = [&session, options] { return bench_command(*options, session); };
+  });
 }
 
 }  // namespace quant::cli

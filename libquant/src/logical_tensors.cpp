@@ -4,8 +4,10 @@
 
 #include <algorithm>
 #include <nlohmann/json.hpp>
+#include <numeric>
 #include <set>
 
+#include "linalg/parallel.h"
 #include "quant/error.h"
 
 namespace quant {
@@ -142,6 +144,27 @@ void LogicalTensors::done_reading(const LogicalTensor& tensor) const {
   for (const std::string& name : tensor.linear->tensors) {
     if (const TensorInfo* part = checkpoint_.find(name)) checkpoint_.done_reading(checkpoint_.view(*part));
   }
+}
+
+QuantizedTensor LogicalTensors::read_quantized(const LogicalTensor& tensor, int threads) const {
+  if (tensor.linear == nullptr) {
+    throw Error(ErrorCode::internal, fmt::format("'{}' is not quantized, but is read as if it were", tensor.name));
+  }
+  const std::uint64_t alignment = scale_row_alignment(tensor.linear->args, tensor.cols);
+  const std::uint64_t step = std::min(tensor.rows, std::lcm(block_rows(tensor), std::max<std::uint64_t>(1, alignment)));
+  const std::uint64_t count = linalg::pieces(tensor.rows, std::max<std::uint64_t>(1, step));
+  std::vector<QuantizedTensor> slices(count);
+  linalg::for_tasks(threads, count, [&](std::size_t slice) {
+    const std::uint64_t first = slice * step;
+    layout_->read_rows(checkpoint_, *tensor.linear, first, std::min(step, tensor.rows - first), slices[slice]);
+  });
+  if (count == 1) return std::move(slices.front());
+  QuantizedTensor whole;
+  for (std::uint64_t slice = 0; slice < count; ++slice) {
+    put_slice(slices[slice], slice * step, tensor.rows, whole);
+    slices[slice] = {};
+  }
+  return whole;
 }
 
 void LogicalTensors::read_quantized(const LogicalTensor& tensor, std::uint64_t first, std::uint64_t count,

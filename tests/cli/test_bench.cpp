@@ -34,3 +34,39 @@ TEST_CASE("bench refuses senseless widths and rounds", "[bench]") {
   CHECK(run_quant({"bench", "--width", "32769"}).code == 2);
   CHECK(run_quant({"bench", "--rounds", "0"}).code == 2);
 }
+
+TEST_CASE("bench kernels prints every codec beside memory and oneDNN", "[bench]") {
+  const auto json = json_of(run_quant({"bench", "kernels", "--json", "--shape", "64x96", "--shape", "33x40", "--batch",
+                                       "1", "--batch", "20", "--rounds", "1", "--threads", "1"}));
+  CHECK(json.at("threads") == 1);
+  CHECK(json.at("isa").is_string());
+  std::set<std::string> codecs;
+  for (const auto& result : json.at("results")) {
+    INFO(result.dump());
+    codecs.insert(result.at("codec").get<std::string>());
+    CHECK(result.at("bytes") > 0);
+    for (const char* key :
+         {"seconds", "gb_per_s", "read_gb_per_s", "read_ratio", "gflops", "product_gflops", "product_ratio"}) {
+      CHECK(result.at(key) > 0.0);
+    }
+    CHECK((result.at("inputs") != "bf16" || result.at("batch") == 20));
+  }
+  for (const char* codec :
+       {"int8 channel", "w8a8", "int4 g128", "nf4 g64", "kmeans4 channel", "fp8 channel", "nvfp4"}) {
+    INFO(codec);
+    CHECK(codecs.contains(codec));
+  }
+  const Outcome text =
+      run_quant({"bench", "kernels", "--shape", "32x32", "--batch", "1", "--codec", "mxfp4", "--rounds", "1"});
+  CHECK(text.code == 0);
+  CHECK(text.out.find("of reading") != std::string::npos);
+}
+
+TEST_CASE("bench kernels refuses what is no shape or codec", "[bench]") {
+  for (const char* shape : {"64", "64x", "x64", "64x64x64", "0x64", "64*64"}) {
+    INFO(shape);
+    CHECK(run_quant({"bench", "kernels", "--shape", shape, "--batch", "1", "--rounds", "1"}).code == 2);
+  }
+  CHECK(run_quant({"bench", "kernels", "--codec", "int99"}).code == 2);
+  CHECK(run_quant({"bench", "kernels", "--batch", "0"}).code == 2);
+}

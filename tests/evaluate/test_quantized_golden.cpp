@@ -212,3 +212,29 @@ TEST_CASE("verify names scales of inputs and caches that are missing or wrong") 
   floats.checkpoint.remove(attention + ".k_scale");
   CHECK(findings(floats).empty());
 }
+
+TEST_CASE("quantized weights stay packed, and give the same", "[evaluate]") {
+  const Golden golden("int8_symmetric");
+  const LogicalTensors tensors(golden.checkpoint, registry());
+  const ModelWeights weights(tensors);
+  const ModelProgram program = build_model_program(tensors);
+  const Program& block = program.blocks.at(0);
+  std::vector<float> outputs[2];
+  std::uint64_t bytes[2] = {};
+  for (const bool packed : {false, true}) {
+    ProgramRunner runner(block, weights, {.packed = packed});
+    runner.prepare(0, block.ops.size());
+    bytes[packed ? 1 : 0] = runner.prepared_bytes();
+    Batch batch;
+    batch.lengths = {7};
+    Values values(block);
+    for (std::uint64_t i = 0; i < 7 * program.hidden; ++i) {
+      values.at(block.input).push_back(std::sin(static_cast<float>(i)));
+    }
+    runner.run(0, block.ops.size(), batch, values);
+    outputs[packed ? 1 : 0] = values.at(block.output);
+  }
+  CHECK(bytes[1] * 2 < bytes[0]);
+  REQUIRE(outputs[0].size() == outputs[1].size());
+  for (std::size_t i = 0; i < outputs[0].size(); ++i) CHECK(outputs[1][i] == Approx(outputs[0][i]).margin(1e-5));
+}

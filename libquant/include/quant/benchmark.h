@@ -39,6 +39,15 @@ BenchmarkResult measure(const BenchmarkCase& work, int rounds);
 /// threads, with operands in its type and in the layout that it likes best. 2 m n k operations.
 std::function<void()> product_limit(std::uint64_t m, std::uint64_t n, std::uint64_t k, ProductType type, int threads);
 
+/// The same with operands of 8-bit integers and sums of 32 bits.
+std::function<void()> integer_product_limit(std::uint64_t m, std::uint64_t n, std::uint64_t k, int threads);
+
+/// Seconds of one call of `action`, from as many calls as take a few milliseconds; with one thread the time that the
+/// processor spent. `prepare` is called before each, not timed; it may be empty.
+double seconds_of_one(const std::function<void()>& prepare, const std::function<void()>& action, int threads);
+/// The middle of `values`, which are not empty.
+double median(std::vector<double> values);
+
 /// The operations of linalg.h at the shapes of a model of that width (4096: 7 billion parameters). Each entry makes a
 /// case when it is called, so that only one has its matrices in memory. Operations counted:
 /// products and gemm 2 m n k; gram n^2 per row (the half that symmetry leaves of 2 n^2); inverse_factor 2/3 n^3.

@@ -27,6 +27,8 @@ class ModelWeights {
   std::vector<float> read(const std::string& tensor, int threads) const;
   /// A linear's weight as [rows, cols], whatever way it is stored.
   std::vector<float> read(const LinearWeight& weight, int threads) const;
+  /// A linear's weight as it is stored, if it is a quantized matrix of its own that nothing replaces.
+  std::optional<QuantizedTensor> read_quantized(const LinearWeight& weight, int threads) const;
   /// Rows [first, first + count) of a tensor seen as a matrix; out.size() == count * columns.
   void read_rows(const std::string& tensor, std::uint64_t first, std::uint64_t count, std::span<float> out) const;
   void set(const std::string& tensor, std::vector<float> values);  ///< replaces a tensor (in its stored order)
@@ -82,6 +84,7 @@ struct ForwardOptions {
   ProductType product = ProductType::f32;
   int threads = 1;
   bool all_experts = false;  ///< GatherOp takes every token for every expert; unchosen ones count with weight 0
+  bool packed = false;       ///< quantized weights stay packed (PackedLinear) where there is a kernel for them
 };
 
 /// The value buffers of one batch within one program. Buffers exist only where something was put or computed and are

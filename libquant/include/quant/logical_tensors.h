@@ -59,6 +59,8 @@ class LogicalTensors {
   /// Rows [first, first + count) as float32; out.size() == count * tensor.cols. Any `first` works; multiples of
   /// block_rows cost least. Throws Error{unsupported} for a tensor that is not numeric.
   void read_rows(const LogicalTensor& tensor, std::uint64_t first, std::uint64_t count, std::span<float> out) const;
+  /// A quantized matrix as it is stored (tensor.linear is not null), read by that many threads.
+  QuantizedTensor read_quantized(const LogicalTensor& tensor, int threads) const;
   /// Advice, as Checkpoint::done_reading: the resident set need not keep these rows, or the tensor.
   void done_reading(const LogicalTensor& tensor, std::uint64_t first, std::uint64_t count) const;
   void done_reading(const LogicalTensor& tensor) const;

@@ -76,6 +76,7 @@ struct LanguageModel::State {
     options.threads = evaluate::thread_count(options.threads);
     forward.product = options.product;
     forward.threads = options.threads;
+    forward.packed = true;
     if (options.quantize_activations) inputs = evaluate::input_quantizers(weights.tensors());
     if (options.quantize_kv_cache) {
       kv = options.kv_cache;

@@ -110,6 +110,18 @@ std::vector<float> ModelWeights::read(const LinearWeight& weight, int threads) c
   return weight.transposed ? transposed(stored, weight.cols, weight.rows, threads) : stored;
 }
 
+std::optional<QuantizedTensor> ModelWeights::read_quantized(const LinearWeight& weight, int threads) const {
+  const LogicalTensor* tensor = tensors_.find(weight.tensor);
+  const bool own = tensor != nullptr && tensor->linear != nullptr && !weight.transposed && weight.slice < 0 &&
+                   tensor->rows == weight.rows && tensor->cols == weight.cols;
+  if (!own || replaced_.contains(weight.tensor) || replaced_.contains(slice_key(weight.tensor, weight.slice))) {
+    return std::nullopt;
+  }
+  QuantizedTensor out = tensors_.read_quantized(*tensor, threads);
+  tensors_.done_reading(*tensor);
+  return out;
+}
+
 void ModelWeights::read_rows(const std::string& tensor, std::uint64_t first, std::uint64_t count,
                              std::span<float> out) const {
   const LogicalTensor& stored = find_tensor(tensors_, tensor);

@@ -25,13 +25,33 @@ std::vector<float> read_bias(const LinearWeight& linear, const ModelWeights& wei
   return {begin, begin + static_cast<std::ptrdiff_t>(linear.rows)};
 }
 
+PreparedLinear prepare_linear(const LinearWeight& linear, const ModelWeights& weights, const ForwardOptions& options) {
+  if (options.packed) {
+    if (const auto stored = weights.read_quantized(linear, options.threads)) {
+      PackedLinear packed(*stored, {}, options.threads);
+      if (packed.has_kernel()) return {std::move(packed), options.product};
+    }
+  }
+  return PreparedLinear(
+      Product(weights.read(linear, options.threads), linear.rows, linear.cols, options.product, options.threads));
+}
+
 }  // namespace
+
+void PreparedLinear::run(std::span<const float> x, std::uint64_t tokens, std::span<float> y, int threads) const {
+  if (const auto* product = std::get_if<Product>(&weight_)) return product->run(x, tokens, y, threads);
+  std::get<PackedLinear>(weight_).multiply(x, tokens, y, {.activations = activations_, .threads = threads});
+}
+
+std::uint64_t PreparedLinear::bytes() const {
+  return std::visit([](const auto& weight) { return weight.bytes(); }, weight_);
+}
 
 std::uint64_t PreparedOp::bytes() const {
   std::uint64_t values = weight.size() + bias.size();
   for (const auto& one : biases) values += one.size();
   std::uint64_t total = values * sizeof(float);
-  for (const Product& product : products) total += product.bytes();
+  for (const PreparedLinear& product : products) total += product.bytes();
   return total;
 }
 
@@ -47,8 +67,7 @@ PreparedOp prepare_op(const Op& op, const ModelWeights& weights, const ForwardOp
     if (!norm->bias.empty()) prepared.bias = weights.read(norm->bias, options.threads);
   } else if (const auto* linear = std::get_if<LinearOp>(&op)) {
     for (const LinearWeight& weight : linear->weights) {
-      prepared.products.emplace_back(weights.read(weight, options.threads), weight.rows, weight.cols, options.product,
-                                     options.threads);
+      prepared.products.push_back(prepare_linear(weight, weights, options));
       prepared.biases.push_back(read_bias(weight, weights, options.threads));
     }
   }

@@ -22,26 +22,6 @@ double now(int threads) {
   return static_cast<double>(time.tv_sec) + 1e-9 * static_cast<double>(time.tv_nsec);
 }
 
-// Seconds of one call, from as many calls as take a few milliseconds.
-double seconds_of_one(const std::function<void()>& prepare, const std::function<void()>& action, int threads) {
-  constexpr double kLeast = 0.005;
-  double total = 0.0;
-  int calls = 0;
-  for (; total < kLeast; ++calls) {
-    if (prepare) prepare();
-    const double begin = now(threads);
-    action();
-    total += now(threads) - begin;
-  }
-  return total / calls;
-}
-
-double median(std::vector<double> values) {
-  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
-  std::nth_element(values.begin(), middle, values.end());
-  return *middle;
-}
-
 // Values in [-0.5, 0.5) without a pattern that a product could profit from.
 Floats numbers(std::uint64_t count) {
   Floats values(count);
@@ -56,23 +36,23 @@ Floats numbers(std::uint64_t count) {
 // One product by oneDNN on several threads.
 class WholeProduct {
  public:
-  WholeProduct(std::uint64_t m, std::uint64_t n, std::uint64_t k, ProductType type, int threads)
-      : threads_(threads), operand_(linalg::operand_of(type)) {
-    const linalg::Threads team(threads_);
-    const auto element = operand_ == linalg::Operand::bf16 ? linalg::Type::bf16 : linalg::Type::f32;
-    linalg::with_onednn([&] {
-      product_ =
-          std::make_unique<linalg::Matmul>(linalg::matrix(m, k, element, k, 1), linalg::any_matrix(k, n, element),
-                                           linalg::matrix(m, n, linalg::Type::f32, n, 1), false);
-    });
-    source_.resize(m * k * linalg::operand_bytes(operand_));
-    linalg::to_operand(numbers(m * k).data(), m * k, operand_, source_.data());
+  WholeProduct(std::uint64_t m, std::uint64_t n, std::uint64_t k, ProductType type, int threads) : threads_(threads) {
+    const linalg::Operand operand = linalg::operand_of(type);
+    const auto element = operand == linalg::Operand::bf16 ? linalg::Type::bf16 : linalg::Type::f32;
+    make(m, n, k, element, linalg::Type::f32);
+    source_.resize(m * k * linalg::operand_bytes(operand));
+    linalg::to_operand(numbers(m * k).data(), m * k, operand, source_.data());
     // In oneDNN's layout any values are some weights; bytes may be more than k n elements.
-    const std::uint64_t bytes = product_->weights().get_size();
-    weights_.resize(bytes);
-    const std::uint64_t elements = bytes / linalg::operand_bytes(operand_);
-    linalg::to_operand(numbers(elements).data(), elements, operand_, weights_.data());
-    result_.resize(m * n);
+    const std::uint64_t elements = weights_.size() / linalg::operand_bytes(operand);
+    linalg::to_operand(numbers(elements).data(), elements, operand, weights_.data());
+  }
+
+  // 8-bit integers with sums of 32 bits.
+  WholeProduct(std::uint64_t m, std::uint64_t n, std::uint64_t k, int threads) : threads_(threads) {
+    make(m, n, k, linalg::Type::s8, linalg::Type::s32);
+    source_.resize(m * k);
+    for (std::uint64_t i = 0; i < source_.size(); ++i) source_[i] = static_cast<std::byte>(i * 37);
+    for (std::uint64_t i = 0; i < weights_.size(); ++i) weights_[i] = static_cast<std::byte>(i * 91);
   }
 
   void run() {
@@ -81,8 +61,18 @@ class WholeProduct {
   }
 
  private:
+  void make(std::uint64_t m, std::uint64_t n, std::uint64_t k, linalg::Type element, linalg::Type sum) {
+    const linalg::Threads team(threads_);
+    linalg::with_onednn([&] {
+      product_ =
+          std::make_unique<linalg::Matmul>(linalg::matrix(m, k, element, k, 1), linalg::any_matrix(k, n, element),
+                                           linalg::matrix(m, n, sum, n, 1), false);
+    });
+    weights_.resize(product_->weights().get_size());
+    result_.resize(m * n);
+  }
+
   int threads_;
-  linalg::Operand operand_;
   std::unique_ptr<linalg::Matmul> product_;
   std::vector<std::byte> source_, weights_, scratch_;
   Floats result_;
@@ -149,6 +139,25 @@ BenchmarkCase gemm_case(std::uint64_t m, std::uint64_t n, std::uint64_t k, int t
 
 }  // namespace
 
+double seconds_of_one(const std::function<void()>& prepare, const std::function<void()>& action, int threads) {
+  constexpr double kLeast = 0.005;
+  double total = 0.0;
+  int calls = 0;
+  for (; total < kLeast; ++calls) {
+    if (prepare) prepare();
+    const double begin = now(threads);
+    action();
+    total += now(threads) - begin;
+  }
+  return total / calls;
+}
+
+double median(std::vector<double> values) {
+  const auto middle = values.begin() + static_cast<std::ptrdiff_t>(values.size() / 2);
+  std::nth_element(values.begin(), middle, values.end());
+  return *middle;
+}
+
 BenchmarkResult measure(const BenchmarkCase& work, int rounds) {
   if (rounds < 1) throw Error(ErrorCode::usage, fmt::format("measure: {} rounds; at least 1 is needed.", rounds));
   std::vector<double> rates;
@@ -171,6 +180,11 @@ BenchmarkResult measure(const BenchmarkCase& work, int rounds) {
 
 std::function<void()> product_limit(std::uint64_t m, std::uint64_t n, std::uint64_t k, ProductType type, int threads) {
   const auto product = std::make_shared<WholeProduct>(m, n, k, type, threads);
+  return [product] { product->run(); };
+}
+
+std::function<void()> integer_product_limit(std::uint64_t m, std::uint64_t n, std::uint64_t k, int threads) {
+  const auto product = std::make_shared<WholeProduct>(m, n, k, threads);
   return [product] { product->run(); };
 }
 

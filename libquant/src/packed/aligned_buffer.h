@@ -1,0 +1,42 @@
+// Memory for packed weights: aligned, and in large pages where it is large, since a page's address costs as much time
+// to find as its bytes take to read.
+#pragma once
+
+#include <cstddef>
+#include <cstdlib>
+#include <memory>
+#include <new>
+
+#if defined(__linux__)
+#include <sys/mman.h>
+#endif
+
+namespace quant::packed {
+
+class AlignedBuffer {
+ public:
+  AlignedBuffer() = default;
+  /// Contents are zero.
+  explicit AlignedBuffer(std::size_t bytes);
+
+  std::byte* data() { return memory_.get(); }
+  const std::byte* data() const { return memory_.get(); }
+  std::size_t size() const { return size_; }
+  template <class Value>
+  Value* as() {
+    return reinterpret_cast<Value*>(memory_.get());
+  }
+  template <class Value>
+  const Value* as() const {
+    return reinterpret_cast<const Value*>(memory_.get());
+  }
+
+ private:
+  struct Free {
+    void operator()(std::byte* memory) const { std::free(memory); }
+  };
+  std::unique_ptr<std::byte, Free> memory_;
+  std::size_t size_ = 0;
+};
+
+}  // namespace quant::packed

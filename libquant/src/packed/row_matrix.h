@@ -1,0 +1,30 @@
+// A matrix whose rows, or parts of rows, have codebooks of their own, repacked for the kernels.
+#pragma once
+
+#include <cstdint>
+#include <optional>
+
+#include "kernels/packed/packed_table.h"
+#include "packed/aligned_buffer.h"
+#include "quant/quantized_tensor.h"
+
+namespace quant::packed {
+
+struct RowMatrix {
+  std::uint64_t bits = 0;
+  std::uint64_t chunks = 0;  ///< of 512 columns
+  std::uint64_t strips = 0;  ///< even
+  std::uint64_t tables_per_row = 1;
+  std::uint64_t table_fields = 32;
+  AlignedBuffer codes, tables;
+
+  std::uint64_t columns() const { return chunks * cpu::kRowChunk; }
+  std::uint64_t bytes() const { return codes.size() + tables.size(); }
+  cpu::PackedRows strip(std::uint64_t index) const;
+};
+
+/// Nothing if the weight is of another kind, or no kernel reads such tables: more than 4 bits, or groups that are no
+/// multiple of 64 columns. The sparse part is not included.
+std::optional<RowMatrix> pack_rows(const QuantizedTensor& weight, int threads);
+
+}  // namespace quant::packed
