@@ -92,6 +92,7 @@ void copy_part(const std::vector<Value>& from, std::uint64_t first, std::uint64_
 
 template <class Value>
 void put_part(const std::vector<Value>& from, std::uint64_t first, std::vector<Value>& to) {
+  if (from.empty()) return;  // then `to` may have no memory to point into
   std::copy(from.begin(), from.end(), to.begin() + static_cast<std::ptrdiff_t>(first));
 }
 
