@@ -280,6 +280,9 @@ void Hdf5TensorReader::read(std::size_t tensor, std::uint64_t first, std::uint64
 bool is_hdf5_file(const std::filesystem::path& path) {
   constexpr std::array<char, 8> kSignature{'\x89', 'H', 'D', 'F', '\r', '\n', '\x1A', '\n'};
   std::array<char, 8> start{};
+  // Opening a pipe would wait for its writer.
+  std::error_code error;
+  if (!std::filesystem::is_regular_file(path, error)) return false;
   std::ifstream in(path, std::ios::binary);
   return in.read(start.data(), start.size()) && start == kSignature;
 }
