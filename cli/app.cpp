@@ -63,6 +63,21 @@ void add_commands(CLI::App& program, Session& session) {
   add_bench(program, session);
 }
 
+/// The parser reads "-1" into unsigned numbers as 18446744073709551615. Counts have the type name N.
+void refuse_negative_counts(CLI::App& command) {
+  for (CLI::Option* option : command.get_options()) {
+    if (option->get_type_name() != "N" && option->get_type_name() != "UINT") continue;
+    option->check(
+        [](const std::string& text) {
+          return text.find_first_not_of("0123456789") == std::string::npos
+                     ? std::string()
+                     : fmt::format("'{}' is no whole number from 0", text);
+        },
+        "");
+  }
+  for (CLI::App* below : command.get_subcommands([](const CLI::App*) { return true; })) refuse_negative_counts(*below);
+}
+
 int run(int argc, char** argv) {
   Session session;
   session.arguments.assign(argv + std::min(argc, 1), argv + argc);
@@ -70,6 +85,7 @@ int run(int argc, char** argv) {
   register_builtin_formats(session.registry);
   CLI::App program("Compresses large language model checkpoints.");
   add_commands(program, session);
+  refuse_negative_counts(program);
   try {
     program.parse(argc, argv);
   } catch (const CLI::Success& help) {

@@ -186,7 +186,7 @@ void add_compare(CLI::App& program, Session& session) {
       ->check(CLI::Range(1, 1000000));
   command->add_option("--fail-above-nmse", options->fail_above_nmse, "Exit with 1 if the NMSE of all weights is larger")
       ->type_name("X")
-      ->check(CLI::NonNegativeNumber);
+      ->check(CLI::Range(0.0, 1e9));
   command->add_flag("--expect-equal", options->expect_equal, "Exit with 1 unless names, shapes and values are equal");
   add_threads_option(*command, options->threads);
 }

@@ -162,20 +162,21 @@ constexpr const char* kSensitivityName = "sensitivity.json";
 // Kept beside the output until that is complete, so that --resume does not measure again.
 std::filesystem::path kept_sensitivity(const RunCommand& options) { return options.output + ".sensitivity.json"; }
 
-SensitivityReport sensitivity_of(const RunCommand& options, const Plan& base) {
+SensitivityReport sensitivity_of(const RunCommand& options, const Session& session, const PreparedPlan& base) {
   if (!options.mixed.report.empty()) return read_sensitivity(options.mixed.report);
   const std::filesystem::path kept = kept_sensitivity(options);
   for (const auto& file : {kept, std::filesystem::path(options.output) / kSensitivityName}) {
     if (options.resume && std::filesystem::exists(file)) return read_sensitivity(file);
   }
-  SensitivityReport report = measure_sensitivity(options.request, options.mixed, base, options.quiet);
+  make_parent(kept);
+  SensitivityReport report = measure_sensitivity(options.request, options.mixed, base, session.registry, options.quiet);
   write_file(kept, sensitivity_json(report));
   return report;
 }
 
 // In the place of the recipe's own schemes, those that meet the target.
 void mix_schemes(const RunCommand& options, const Session& session, PreparedPlan& prepared) {
-  const SensitivityReport report = sensitivity_of(options, prepared.plan);
+  const SensitivityReport report = sensitivity_of(options, session, prepared);
   MixedPlan mixed = make_mixed_plan(prepared, options.mixed, report, session.registry);
   if (!options.quiet) std::fputs((allocation_text(report, mixed.allocation) + "\n").c_str(), stderr);
   prepared.plan = std::move(mixed.plan);

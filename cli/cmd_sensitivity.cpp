@@ -102,6 +102,7 @@ Json report_json(const SensitivityReport& report, const MixedPlan* mixed) {
                         {"bits_per_weight", mixed->allocation.bits_per_weight()},
                         {"loss", mixed->allocation.loss},
                         {"output_bytes", mixed->plan.output_bytes},
+                        {"loading_bytes", mixed->plan.loading_bytes},
                         {"schemes", std::move(schemes)}};
   return json;
 }
@@ -110,7 +111,10 @@ int sensitivity_command(const SensitivityCommand& command, Session& session) {
   check_command(command);
   const PreparedPlan base = prepare_plan(command.request, session.registry, "sensitivity");
   if (!base.plan.problems.empty()) throw_problems(base.plan);
-  const SensitivityReport report = measure_sensitivity(command.request, command.mixed, base.plan, command.quiet);
+  // What cannot be written is better known before hours of measuring.
+  for (const std::string& file : {command.output, command.recipe_output}) make_parent(file);
+  const SensitivityReport report =
+      measure_sensitivity(command.request, command.mixed, base, session.registry, command.quiet);
   if (!command.output.empty()) write_file(command.output, sensitivity_json(report));
   std::optional<MixedPlan> mixed;
   if (command.mixed.wanted()) {
@@ -162,8 +166,9 @@ void add_sensitivity(CLI::App& program, Session& session) {
   command->add_option("--layout", request.layout, "Layout that sizes are counted in")
       ->type_name("NAME")
       ->capture_default_str();
-  add_measure_options(*command, options->mixed, "OPTIONS");
-  add_target_options(*command, options->mixed, "OPTIONS");
+  const std::string group = command->get_option("--recipe")->get_group();  // no group of their own here
+  add_measure_options(*command, options->mixed, group);
+  add_target_options(*command, options->mixed, group);
   command->add_option("--output", options->output, "Report to write, for 'quant run --sensitivity'")->type_name("FILE");
   command->add_option("--write-recipe", options->recipe_output, "Recipe to write, for 'quant run'")->type_name("FILE");
   command->add_option("--product", request.product, "Operands of matrix products: f32 (default) or bf16")

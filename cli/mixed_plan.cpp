@@ -103,15 +103,25 @@ MixedPlan plan_of(const PreparedPlan& base, const SensitivityReport& report, std
   return mixed;
 }
 
+[[noreturn]] void throw_size_too_small(std::uint64_t size, std::uint64_t smallest) {
+  throw Error(ErrorCode::usage,
+              fmt::format("--target-size {} ({} bytes) is too small: the smallest output takes {} bytes ({})",
+                          human_bytes(size), size, smallest, human_bytes(smallest)),
+              "allow more, or offer smaller schemes with --schemes", "BudgetTooSmall");
+}
+
 /// Headers and config.json grow with the number of schemes, so the first plan tells what they take.
 MixedPlan plan_of_size(const PreparedPlan& base, const SensitivityReport& report, std::uint64_t size,
                        const Registry& registry) {
-  const std::uint64_t fixed = base.plan.output_bytes - bytes_of_linears(base.plan);
+  const std::uint64_t fixed = base.plan.loading_bytes - bytes_of_linears(base.plan);
+  const std::uint64_t smallest = smallest_allocation(report);
   std::uint64_t budget = size > fixed ? size - fixed : 0;
   while (true) {
+    budget = std::max(budget, smallest);
     MixedPlan mixed = plan_of(base, report, budget, registry);
-    if (!mixed.plan.problems.empty() || mixed.plan.output_bytes <= size) return mixed;
-    const std::uint64_t excess = mixed.plan.output_bytes - size;
+    if (!mixed.plan.problems.empty() || mixed.plan.loading_bytes <= size) return mixed;
+    if (budget == smallest) throw_size_too_small(size, mixed.plan.loading_bytes);
+    const std::uint64_t excess = mixed.plan.loading_bytes - size;
     budget = std::min(budget, mixed.allocation.bytes);
     budget = budget > excess ? budget - excess : 0;
   }
@@ -126,7 +136,9 @@ void add_target_options(CLI::App& command, MixedRequest& request, const std::str
                                       "included")
                           ->type_name("B")
                           ->group(group);
-  command.add_option("--target-size", request.target_size, "The same for the size of the whole output, as in 2.1G")
+  command
+      .add_option("--target-size", request.target_size,
+                  "The same for all files that loading the output needs, as in 2.1G")
       ->type_name("SIZE")
       ->excludes(bits)
       ->group(group);
@@ -162,24 +174,6 @@ void check_mixed(const MixedRequest& request) {
               "add --target-bits 4.25 or --target-size 2.1G", "NoTarget");
 }
 
-SensitivityReport measure_sensitivity(const PlanRequest& request, const MixedRequest& mixed, const Plan& plan,
-                                      bool quiet) {
-  SensitivityOptions options = sensitivity_options(request, mixed);
-  const TokenSequences data = read_samples(request, mixed, plan);
-  ProgressLine line("measuring", quiet);
-  if (line.enabled()) {
-    options.progress = [&line, start = std::chrono::steady_clock::now()](double done, double total,
-                                                                         const std::string& module) {
-      const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
-      line.update({static_cast<std::uint64_t>(done), static_cast<std::uint64_t>(total), 0, elapsed.count(), module,
-                   false, "operations"});
-    };
-  }
-  SensitivityMeter meter(plan, data, options);
-  if (!quiet) std::fputs(cost_text(meter.cost(), options, data).c_str(), stderr);
-  return meter.measure();
-}
-
 MixedPlan make_mixed_plan(const PreparedPlan& base, const MixedRequest& mixed, const SensitivityReport& report,
                           const Registry& registry) {
   quantizing_modifier(base.plan);
@@ -190,6 +184,26 @@ MixedPlan make_mixed_plan(const PreparedPlan& base, const MixedRequest& mixed, c
   std::uint64_t weights = 0;
   for (const PlannedLinear& linear : base.plan.linears) weights += linear.shape.rows * linear.shape.cols;
   return plan_of(base, report, budget_of_bits(parse_bits(mixed.target_bits), weights), registry);
+}
+
+SensitivityReport measure_sensitivity(const PlanRequest& request, const MixedRequest& mixed, const PreparedPlan& base,
+                                      const Registry& registry, bool quiet) {
+  SensitivityOptions options = sensitivity_options(request, mixed);
+  const TokenSequences data = read_samples(request, mixed, base.plan);
+  ProgressLine line("measuring", quiet);
+  if (line.enabled()) {
+    options.progress = [&line, start = std::chrono::steady_clock::now()](double done, double total,
+                                                                         const std::string& module) {
+      const std::chrono::duration<double> elapsed = std::chrono::steady_clock::now() - start;
+      line.update({static_cast<std::uint64_t>(done), static_cast<std::uint64_t>(total), 0, elapsed.count(), module,
+                   false, "operations"});
+    };
+  }
+  SensitivityMeter meter(base.plan, data, options);
+  // All sizes are known, and so is whether a target can be met.
+  if (mixed.wanted()) make_mixed_plan(base, mixed, meter.unmeasured(), registry);
+  if (!quiet) std::fputs(cost_text(meter.cost(), options, data).c_str(), stderr);
+  return meter.measure();
 }
 
 std::string allocation_text(const SensitivityReport& report, const Allocation& allocation) {

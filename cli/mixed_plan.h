@@ -29,9 +29,10 @@ void add_measure_options(CLI::App& command, MixedRequest& request, const std::st
 /// Throws Error{usage} for options of MixedRequest that say nothing together.
 void check_mixed(const MixedRequest& request);
 
-/// Runs the original model, says on stderr what that costs, draws progress unless `quiet`.
-SensitivityReport measure_sensitivity(const PlanRequest& request, const MixedRequest& mixed, const Plan& plan,
-                                      bool quiet);
+/// Runs the original model, says on stderr what that costs, draws progress unless `quiet`. A target that no choice can
+/// meet is refused before that, as by make_mixed_plan.
+SensitivityReport measure_sensitivity(const PlanRequest& request, const MixedRequest& mixed, const PreparedPlan& base,
+                                      const Registry& registry, bool quiet);
 
 /// What a budget led to.
 struct MixedPlan {

@@ -42,6 +42,16 @@ void rename_file(const std::filesystem::path& from, const std::filesystem::path&
   throw Error(ErrorCode::io, fmt::format("cannot write {}: {}", to.string(), error.message()));
 }
 
+void make_parent(const std::filesystem::path& path) {
+  if (!path.has_parent_path()) return;
+  std::error_code error;
+  std::filesystem::create_directories(path.parent_path(), error);
+  if (error) {
+    throw Error(ErrorCode::io,
+                fmt::format("cannot write {}: its folder cannot be made: {}", path.string(), error.message()));
+  }
+}
+
 void write_file(const std::filesystem::path& path, std::string_view text) {
   const std::filesystem::path temporary = temporary_beside(path);
   std::ofstream out(temporary, std::ios::binary);

@@ -16,6 +16,8 @@ using Json = nlohmann::ordered_json;
 std::string json_text(const Json& json);
 /// Writes all of it. A reader that went away (`| head`) is no error: the rest is dropped. Throws Error{io} for others.
 void write_stdout(std::string_view text);
+/// Makes the folder that a file is to be written into. Throws Error{io}.
+void make_parent(const std::filesystem::path& path);
 /// Replaces `path` by a file of this content; the old one stays if that fails. Throws Error{io}.
 void write_file(const std::filesystem::path& path, std::string_view text);
 /// A name beside `path` that write_file and others use before they rename.

@@ -64,7 +64,7 @@ void add_calibration_options(CLI::App& command, PlanRequest& request) {
   command.add_option("--seq-len", request.seq_len, "Tokens per sequence")
       ->type_name("N")
       ->capture_default_str()
-      ->check(CLI::PositiveNumber)
+      ->check(CLI::Range(2, 10'000'000))
       ->group(group);
   command.add_flag("--shuffle", request.shuffle, "Take sequences at random instead of the first ones")->group(group);
   command.add_option("--seed", request.seed, "Seed of --shuffle")->type_name("N")->capture_default_str()->group(group);

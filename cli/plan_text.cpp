@@ -194,6 +194,7 @@ Json plan_json(const Plan& plan) {
                {"bytes_before", plan.bytes_before},
                {"bytes_after", plan.bytes_after},
                {"output_bytes", plan.output_bytes},
+               {"loading_bytes", plan.loading_bytes},
                {"bits_per_weight", plan.bits_per_weight},
                {"model_bits_per_parameter", plan.model_bits_per_parameter},
                {"peak_memory", plan.peak_memory},

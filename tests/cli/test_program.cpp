@@ -35,6 +35,34 @@ TEST_CASE("the help of every command ends with an example of it", "[program]") {
   }
 }
 
+TEST_CASE("counts are whole numbers from 0, in every command", "[program]") {
+  const std::string model = example_model();
+  const std::vector<std::vector<std::string>> commands{{"plan", "w4a16", "--model", model, "--samples"},
+                                                       {"run", "w4a16", "--model", model, "--samples"},
+                                                       {"run", "w4a16", "--model", model, "--seed"},
+                                                       {"run", "w4a16", "--model", model, "--sensitivity-samples"},
+                                                       {"sensitivity", model, "--calibration", "x.txt", "--samples"}};
+  for (auto arguments : commands) {
+    for (const char* value : {"-1", "1.5", "four"}) {
+      auto with_value = arguments;
+      with_value.back() += std::string("=") + value;
+      const Outcome outcome = run_quant(with_value);
+      INFO(outcome.err);
+      CHECK(outcome.code == 2);
+      CHECK(contains(outcome.err, arguments.back() + ": '" + value + "' is no whole number from 0"));
+    }
+  }
+  for (const char* command : {"plan", "run"}) {
+    const Outcome none = run_quant({command, "w4a16", "--model", model, "--seq-len", "0"});
+    INFO(none.err);
+    CHECK(none.code == 2);
+    CHECK(contains(none.err, "not in range 2 to 10000000"));
+  }
+  const Outcome compared = run_quant({"compare", model, model, "--fail-above-nmse", "-1"});
+  CHECK(compared.code == 2);
+  CHECK(compared.err.size() < 300);
+}
+
 TEST_CASE("wrong usage is told with the nearest name", "[program]") {
   const Outcome none = run_quant({});
   CHECK(none.code == 2);

@@ -67,7 +67,7 @@ struct Kept {
   TempDir dir;
   fs::path recipe = dir / "gptq.yaml";
   fs::path output = dir / "text";
-  fs::path file = dir / "statistics.h5";
+  fs::path file = dir / "made" / "below" / "statistics.h5";  // folders that are not there yet
 
   Kept() {
     write_file(recipe, gptq());
@@ -237,8 +237,8 @@ TEST_CASE("statistics that do not fit are problems of the plan", "[statistics]")
           "--save-statistics works");
   refused(run_of("fp8_kv_cache", out, use), 3, "kv_cache_scheme");
 
-  refused(run_of(kept().recipe, out, with(text(), {"--save-statistics", "/no/such/folder/s.h5"})), 3,
-          "there is no directory /no/such/folder");
+  refused(run_of(kept().recipe, out, with(text(), {"--save-statistics", (dir / "text.h5/below/s.h5").string()})), 3,
+          "text.h5 is no directory");
   refused(run_of("w4a16", out, {"--save-statistics", (dir / "s.h5").string()}), 3, "no statistics can be saved");
   refused(run_of(kept().recipe, out, with(use, {"--save-statistics", (dir / "s.h5").string()})), 3, "saved again");
 

@@ -8,6 +8,7 @@
 #include "quant/pipeline.h"
 #include "quant/recipe_yaml.h"
 #include "quant/sensitivity.h"
+#include "quant/statistics_file.h"
 #include "support/temp_dir.h"
 
 namespace quant::test {
@@ -29,7 +30,8 @@ inline std::string recipe_text(const std::string& targets, int bits, int group) 
   return "quant_stage:\n  quant_modifiers:\n    QuantizationModifier:\n      ignore: [lm_head]\n"
          "      config_groups:\n        group_0:\n          targets: [" +
          targets + "]\n          weights: {num_bits: " + std::to_string(bits) +
-         ", type: int, symmetric: true, strategy: group, group_size: " + std::to_string(group) + "}\n";
+         ", type: int, symmetric: true, strategy: group, observer: minmax, group_size: " + std::to_string(group) +
+         "}\n";
 }
 
 struct ExamplePlan {

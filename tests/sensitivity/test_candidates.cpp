@@ -44,6 +44,13 @@ TEST_CASE("short names change bits and groups and nothing else") {
   CHECK_FALSE(channel.weights->group_size);
   CHECK_FALSE(channel.weights->actorder);
   CHECK(candidate_scheme(base(), "base") == base());
+  // Searched scales, unless the recipe says otherwise.
+  Scheme unnamed = base();
+  unnamed.weights->observer.reset();
+  CHECK(candidate_scheme(unnamed, "W3G64").weights->observer == "mse_search");
+  CHECK(candidate_scheme(unnamed, "base") == unnamed);
+  unnamed.weights->observer = "minmax";
+  CHECK(candidate_scheme(unnamed, "W3G64").weights->observer == "minmax");
 }
 
 TEST_CASE("presets bring their activations, and integers can replace floats") {

@@ -1,4 +1,5 @@
 // quant sensitivity and quant run --target-bits on the example model: what they promise, and wrong usage.
+#include <fstream>
 #include <map>
 
 #include "cli/run_quant.h"
@@ -55,12 +56,34 @@ double divergence_of(const fs::path& model) {
 /// The files that loading the output needs.
 std::uint64_t size_of(const fs::path& model) {
   std::uint64_t bytes = 0;
-  for (const auto& entry : fs::directory_iterator(model)) {
-    const std::string name = entry.path().filename().string();
-    if (name.starts_with("report.") || name == "recipe.yaml" || name == "sensitivity.json") continue;
-    bytes += entry.file_size();
+  for (const char* name :
+       {"model.safetensors", "config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json"}) {
+    bytes += fs::file_size(model / name);
   }
   return bytes;
+}
+
+/// The example model with one value of a tensor changed.
+fs::path changed_model(const TempDir& dir, const std::string& tensor, std::uint16_t value) {
+  const fs::path model = dir / "changed";
+  fs::copy(example_model(), model);
+  std::fstream file(model / "model.safetensors", std::ios::binary | std::ios::in | std::ios::out);
+  std::uint64_t size = 0;
+  file.read(reinterpret_cast<char*>(&size), sizeof size);
+  std::string header(size, ' ');
+  file.read(header.data(), static_cast<std::streamsize>(size));
+  const std::uint64_t offset = nlohmann::json::parse(header).at(tensor).at("data_offsets").at(0);
+  file.seekp(static_cast<std::streamoff>(8 + size + offset));
+  file.write(reinterpret_cast<const char*>(&value), sizeof value);
+  return model;
+}
+
+constexpr const char* kSomeTensor = "model.layers.3.mlp.down_proj.weight";
+
+/// The number that follows some words of a message.
+std::uint64_t number_after(const std::string& text, const std::string& words) {
+  const std::size_t at = text.find(words);
+  return at == std::string::npos ? 0 : std::stoull(text.substr(at + words.size()));
 }
 
 }  // namespace
@@ -77,7 +100,8 @@ TEST_CASE("schemes shared out lose less than the uniform scheme of the same size
   write_file(dir / "w3.yaml",
              "quant_stage:\n  quant_modifiers:\n    QuantizationModifier:\n      ignore: [lm_head]\n"
              "      config_groups:\n        group_0:\n          targets: [Linear]\n"
-             "          weights: {num_bits: 3, type: int, symmetric: true, strategy: group, group_size: 128}\n");
+             "          weights: {num_bits: 3, type: int, symmetric: true, strategy: group, group_size: 128, "
+             "observer: mse_search}\n");
   REQUIRE(
       quietly({"run", (dir / "w3.yaml").string(), "--model", example_model(), "--output", uniform.string(), "--quiet"})
           .code == 0);
@@ -157,7 +181,8 @@ TEST_CASE("wrong usage is refused with a way out") {
   CHECK(has(fails({"--target-bits", "four", "--sensitivity", report}, 2), "'four' is no number of bits"));
   CHECK(has(fails({"--target-bits", "0", "--sensitivity", report}, 2), "from 0 to 16"));
   CHECK(has(fails({"--target-bits", "2", "--sensitivity", report}, 2), "the smallest candidates take 2.5"));
-  CHECK(has(fails({"--target-size", "3MB", "--sensitivity", report}, 2), "the smallest candidates take"));
+  const std::string smallest = fails({"--target-size", "3MB", "--sensitivity", report}, 2);
+  CHECK(has(smallest, "--target-size 3.00 MB (3000000 bytes) is too small: the smallest output takes "));
   CHECK(has(fails({"--target-bits", "3", "--target-size", "3MB"}, 2), "--target"));
   CHECK(has(fails({"--sensitivity", report}, 2), "need a target"));
   CHECK(has(fails({"--target-bits", "3", "--sensitivity", (dir / "none.json").string()}, 6), "none.json"));
@@ -171,4 +196,76 @@ TEST_CASE("wrong usage is refused with a way out") {
   const Outcome bare = quietly({"sensitivity", example_model()});
   CHECK(bare.code == 2);
   CHECK(has(bare.err, "--calibration"));
+}
+
+TEST_CASE("the smallest size that a message names is met, and a byte less is not") {
+  const TempDir dir;
+  const std::string report = (measured().dir / "s.json").string();
+  const auto with_size = [&](std::uint64_t bytes) {
+    return run_mixed(dir / "out", {"--target-size", std::to_string(bytes), "--sensitivity", report, "--quiet"});
+  };
+  const std::uint64_t smallest = number_after(with_size(1'000'000).err, "the smallest output takes ");
+  REQUIRE(smallest > 1'000'000);
+  CHECK(with_size(smallest - 1).code == 2);
+  const Outcome met = with_size(smallest);
+  INFO(met.err);
+  REQUIRE(met.code == 0);
+  CHECK(size_of(dir / "out") == smallest);
+}
+
+TEST_CASE("a target that nothing can meet is refused before anything is measured") {
+  const TempDir dir;
+  for (const auto& target : {std::vector<std::string>{"--target-bits", "1"}, {"--target-size", "1MB"}}) {
+    auto arguments = std::vector<std::string>{"sensitivity", example_model(), "--calibration", calibration_text()};
+    arguments.insert(arguments.end(), target.begin(), target.end());
+    for (const Outcome& outcome :
+         {quietly(arguments), run_mixed(dir / "out", {target[0], target[1], "--calibration", calibration_text()})}) {
+      INFO(outcome.err);
+      CHECK(outcome.code == 2);
+      CHECK(has(outcome.err, "the smallest"));
+      CHECK_FALSE(has(outcome.err, "measurements"));
+    }
+  }
+}
+
+TEST_CASE("a report of a fine-tuned model is refused, and both models are named") {
+  const TempDir dir;
+  const fs::path other = changed_model(dir, kSomeTensor, 0x2000);
+  const Outcome outcome = quietly({"run", "w4a16", "--model", other.string(), "--output", (dir / "out").string(),
+                                   "--target-bits", "3.125", "--sensitivity", (measured().dir / "s.json").string()});
+  INFO(outcome.err);
+  CHECK(outcome.code == 2);
+  CHECK(has(outcome.err, "of another model: it was measured on " + example_model()));
+  CHECK(has(outcome.err, other.string()));
+}
+
+TEST_CASE("weights that are not finite are named by sensitivity and eval") {
+  const TempDir dir;
+  const fs::path broken = changed_model(dir, kSomeTensor, 0x7E00);
+  const auto named = [](const Outcome& outcome) {
+    INFO(outcome.err);
+    CHECK(outcome.code == 7);
+    CHECK(has(outcome.err, std::string(kSomeTensor) + " in "));
+    CHECK(has(outcome.err, "has 1 value that is NaN or infinite (first at row 0, column 0: nan)"));
+    CHECK(has(outcome.err, "repair the checkpoint"));
+  };
+  named(quietly({"sensitivity", broken.string(), "--calibration", calibration_text(), "--samples", "1"}));
+  named(quietly({"eval", broken.string(), "--text", evaluation_text(), "--seq-len", "32", "--windows", "1"}));
+  named(quietly({"eval", example_model(), "--base", broken.string(), "--text", evaluation_text(), "--seq-len", "32",
+                 "--windows", "1"}));
+}
+
+TEST_CASE("folders of outputs are made, and help has one list of options") {
+  const TempDir dir;
+  const Outcome made =
+      quietly({"sensitivity", example_model(), "--calibration", calibration_text(), "--samples", "1", "--seq-len", "16",
+               "--measure", "output", "--schemes", "W4G128,W8", "--target-bits", "5", "--output",
+               (dir / "a" / "b" / "s.json").string(), "--write-recipe", (dir / "c" / "r.yaml").string(), "--quiet"});
+  INFO(made.err);
+  CHECK(made.code == 0);
+  CHECK(fs::exists(dir / "a" / "b" / "s.json"));
+  CHECK(fs::exists(dir / "c" / "r.yaml"));
+  const std::string help = quietly({"sensitivity", "--help"}).out;
+  CHECK(has(help, "--target-bits"));
+  CHECK_FALSE(has(help, "OPTIONS:"));
 }

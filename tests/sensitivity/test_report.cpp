@@ -14,6 +14,7 @@ namespace {
 SensitivityReport made_up(const Plan& plan, bool independent = false) {
   SensitivityReport report;
   report.model = example();
+  report.model_hash = model_fingerprint(*plan.checkpoint);
   report.recipe = "test";
   report.layout = plan.options.layout;
   report.independent = independent;
@@ -65,6 +66,7 @@ TEST_CASE("a report is read back as it was written") {
   CHECK(again.linears[3].losses[0].loss == 1.0 / 3);
   CHECK_FALSE(again.linears[2].losses[1].possible);
   CHECK(again.linears.size() == 42);
+  CHECK(again.model_hash == report.model_hash);
   check_sensitivity(again, base.plan);
 }
 
@@ -79,7 +81,7 @@ TEST_CASE("broken reports are refused by name") {
     changed[nlohmann::json::json_pointer(pointer)] = value;
     return parse_error(changed.dump());
   };
-  CHECK(has(with("/version", 2), "version is 2"));
+  CHECK(has(with("/version", 1), "version is 1"));
   CHECK(has(with("/measure", "gut"), "no measure 'gut'"));
   CHECK(has(with("/candidates/1", "W3G"), "unknown candidate"));
   CHECK(has(with("/candidates", nlohmann::json::array()), "no candidate"));
@@ -108,6 +110,11 @@ TEST_CASE("a report of another model, recipe or scheme is refused") {
     return {};
   };
   CHECK(error_of(report, base.plan).empty());
+  SensitivityReport elsewhere = report;
+  elsewhere.model = "/models/tuned";
+  elsewhere.model_hash = "0123";
+  const std::string both = error_of(elsewhere, base.plan);
+  CHECK(has(both, "is of another model: it was measured on /models/tuned (fingerprint 0123), this is " + example()));
   const ExamplePlan fewer(recipe_text("\"re:.*mlp.*\"", 4, 128));
   CHECK(has(error_of(report, fewer.plan), "it has 42 linears, the recipe quantizes 18"));
   SensitivityReport renamed = report;
@@ -129,6 +136,7 @@ TEST_CASE("fused linears get one scheme, within every budget, and more bits lose
   for (const PlannedLinear& linear : base.plan.linears) weights += linear.shape.rows * linear.shape.cols;
   for (const double bits : {2.6, 3.0, 3.125, 3.5, 4.0, 4.3, 6.0, 9.0}) {
     const Allocation allocation = allocate_schemes(report, budget_of_bits(bits, weights));
+    CHECK(allocation.bytes >= smallest_allocation(report));
     CHECK(allocation.bits_per_weight() <= bits);
     CHECK(allocation.loss <= before);
     before = allocation.loss;
@@ -140,6 +148,7 @@ TEST_CASE("fused linears get one scheme, within every budget, and more bits lose
     REQUIRE(plan.problems.empty());
     CHECK(plan.warnings.empty());
     CHECK(plan.bits_per_weight == Approx(allocation.bits_per_weight()).epsilon(1e-12));
+    CHECK(plan.loading_bytes + 700'000 < plan.output_bytes);  // readme and texts beside the model
     std::map<int, std::string> of_set;
     for (std::size_t i = 0; i < plan.linears.size(); ++i) {
       const std::string scheme = describe(*plan.groups[plan.linears[i].scheme].scheme.weights);

@@ -30,6 +30,9 @@ class LogitModel {
   /// Logits of tokens of the last run: rows[i] counts tokens through all its sequences. out.size() == rows.size() *
   /// vocabulary. The bits of a row do not depend on what else is asked for.
   virtual void logits(std::span<const std::uint64_t> rows, std::span<float> out) = 0;
+  /// Sentences naming the weights that are NaN or infinite, a line each; empty if there are none or it is not known.
+  /// Asked for when logits are not finite; may read everything.
+  virtual std::string non_finite_weights() const { return {}; }
 };
 
 struct LanguageModelOptions {
@@ -83,6 +86,7 @@ class LanguageModel final : public LogitModel {
   std::uint64_t group_tokens() const override;
   void run(std::span<const std::vector<std::int32_t>> sequences, const std::function<void(double)>& progress) override;
   void logits(std::span<const std::uint64_t> rows, std::span<float> out) override;
+  std::string non_finite_weights() const override;
 
  private:
   friend class Decoder;

@@ -133,7 +133,8 @@ struct Plan {
 
   std::uint64_t bytes_before = 0;       ///< tensor bytes of the checkpoint
   std::uint64_t bytes_after = 0;        ///< tensor bytes of the output
-  std::uint64_t output_bytes = 0;       ///< all files that loading the output needs; report and recipe not counted
+  std::uint64_t output_bytes = 0;       ///< all files of the output; report and recipe not counted
+  std::uint64_t loading_bytes = 0;      ///< those that loading needs: without the model's readme, texts, licence, ...
   double bits_per_weight = 0;           ///< of all quantized linears together
   double model_bits_per_parameter = 0;  ///< of the whole model
   std::uint64_t peak_memory = 0;        ///< resident bytes, mapped file pages aside

@@ -25,7 +25,8 @@ inline constexpr std::string_view kDefaultCandidates = "W2G32,W3G128,W4G128,W4G3
 /// A scheme by its short name, made from the one that a recipe gives to a linear:
 ///   "W3G128"  its weights with 3 bits in groups of 128;  "W8"  with 8 bits per channel (integers both);
 ///   a preset's name ("FP8_DYNAMIC")  weights and activations of the preset; "base"  the recipe's own.
-/// Symmetry, observer and all else stay those of `base` where weights keep their number type. Case does not matter.
+/// Symmetry, observer and all else stay those of `base` where weights keep their number type; short names get the
+/// searched scales of "mse_search" where `base` names no observer. Case does not matter.
 /// Throws Error{usage} naming what is wrong.
 Scheme candidate_scheme(const Scheme& base, std::string_view name);
 /// "W2G32, w4" as {"W2G32", "W4"}. Throws Error{usage} for an empty list, an unknown name, and a name given twice.
@@ -75,7 +76,8 @@ struct LinearSensitivity {
 
 struct SensitivityReport {
   std::string model;
-  std::string recipe;  ///< name of the recipe whose schemes are varied
+  std::string model_hash;  ///< model_fingerprint of it
+  std::string recipe;      ///< name of the recipe whose schemes are varied
   std::string layout;
   SensitivityMeasure measure = SensitivityMeasure::kl;
   bool independent = false;
@@ -110,6 +112,10 @@ class SensitivityMeter {
   SensitivityMeter& operator=(const SensitivityMeter&) = delete;
 
   const SensitivityCost& cost() const;
+  /// The report before anything is measured: all losses are 0, all else is there. Tells what a budget must allow.
+  const SensitivityReport& unmeasured() const;
+  /// Throws Error{numerical} naming all tensors of the model that hold NaN or infinity, or the linear whose rounding
+  /// makes logits that are not finite; Error{interrupted}.
   SensitivityReport measure();
 
  private:
@@ -132,7 +138,7 @@ std::string sensitivity_json(const SensitivityReport& report);
 SensitivityReport parse_sensitivity(std::string_view json, const std::string& file);
 /// Reads a file of sensitivity_json. Throws Error{io} too.
 SensitivityReport read_sensitivity(const std::filesystem::path& file);
-/// Checks that a report holds the losses of this plan's linears: the same modules, shapes and schemes. Throws
+/// Checks that a report holds the losses of this plan's linears: the same model, modules, shapes and schemes. Throws
 /// Error{usage} naming the first difference.
 void check_sensitivity(const SensitivityReport& report, const Plan& plan);
 
@@ -162,6 +168,8 @@ struct Allocation {
 /// `budget`: bytes of all stored tensors of the linears together. A set can have the candidates that all its members
 /// can have. Throws Error{usage} naming the smallest possible size.
 Allocation allocate_schemes(const SensitivityReport& report, std::uint64_t budget);
+/// Bytes of all linears with the smallest candidates, one for each set: no budget below it can be met.
+std::uint64_t smallest_allocation(const SensitivityReport& report);
 /// Bytes that linears of `weights` weights may take for that many bits per weight, rounded down.
 std::uint64_t budget_of_bits(double bits, std::uint64_t weights);
 

@@ -98,9 +98,9 @@ Estimate paired(std::span<const ChoiceQuestion> questions, std::span<const std::
   return mean_of(difference);
 }
 
-void check_finite(std::span<const WantedRow> rows, std::span<const double> nats, bool base) {
+void check_finite(const LogitModel& model, std::span<const WantedRow> rows, std::span<const double> nats, bool base) {
   for (std::size_t i = 0; i < nats.size(); ++i) {
-    if (!std::isfinite(nats[i])) evaluate::throw_not_finite(rows[i], base);
+    if (!std::isfinite(nats[i])) evaluate::throw_not_finite(model, rows[i], base);
   }
 }
 
@@ -153,8 +153,8 @@ ChoiceResult evaluate_choices(LogitModel& model, LogitModel* base, const Tokeniz
                            nats[place] = token_loss(logits, target);
                            if (!base_logits.empty()) base_nats[place] = token_loss(base_logits, target);
                          });
-  check_finite(encoded.rows, base_nats, true);
-  check_finite(encoded.rows, nats, false);
+  if (base != nullptr) check_finite(*base, encoded.rows, base_nats, true);
+  check_finite(model, encoded.rows, nats, false);
   ChoiceResult result;
   result.questions = questions.size();
   result.cut_prompts = encoded.cut_prompts;

@@ -116,10 +116,14 @@ std::uint64_t logit_rows(std::uint64_t vocabulary) {
   return std::clamp(kLogitBytes / row_bytes, kFewestRows, kMostRows);
 }
 
-void throw_not_finite(const WantedRow& row, bool base) {
-  throw Error(ErrorCode::numerical,
-              fmt::format("the {} gives logits that are not finite: window {}, token {}", base ? "base" : "model",
-                          row.sequence + 1, row.token + 1),
+void throw_not_finite(const LogitModel& model, const WantedRow& row, bool base) {
+  const std::string text = fmt::format("the {} gives logits that are not finite: window {}, token {}",
+                                       base ? "base" : "model", row.sequence + 1, row.token + 1);
+  const std::string weights = model.non_finite_weights();
+  if (!weights.empty()) {
+    throw Error(ErrorCode::numerical, text + "\n" + weights, "repair the checkpoint", "LogitsNotFinite");
+  }
+  throw Error(ErrorCode::numerical, text,
               "'quant inspect --stats' finds NaN and infinite weights; values beyond FP16 also come from a model that "
               "was quantized badly",
               "LogitsNotFinite");

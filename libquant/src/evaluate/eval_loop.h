@@ -32,8 +32,8 @@ using RowFunction = std::function<void(std::uint64_t place, const WantedRow& row
 void for_each_row(LogitModel& model, LogitModel* base, Sequences sequences, std::span<const WantedRow> rows,
                   const EvalOptions& options, const RowFunction& reduce);
 
-/// Throws Error{numerical} that names the row.
-[[noreturn]] void throw_not_finite(const WantedRow& row, bool base);
+/// Throws Error{numerical} that names the row, and the weights of `model` that are not finite.
+[[noreturn]] void throw_not_finite(const LogitModel& model, const WantedRow& row, bool base);
 
 /// Rows of logits that are held at once for such a vocabulary: 256, fewer where that takes more than 64 MB, 64 at
 /// least.

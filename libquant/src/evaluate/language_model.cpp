@@ -8,6 +8,7 @@
 #include "evaluate/eval_loop.h"
 #include "evaluate/memory_plan.h"
 #include "evaluate/run_schemes.h"
+#include "finite_tensors.h"
 #include "quant/error.h"
 
 namespace quant {
@@ -172,6 +173,13 @@ std::uint64_t LanguageModel::quantized_inputs() const { return state_->quantized
 const std::string& LanguageModel::input_scheme() const { return state_->input_scheme; }
 const std::optional<KvQuantizer>& LanguageModel::kv_cache() const { return state_->kv; }
 const MemoryPlan& LanguageModel::memory_plan() const { return state_->plan; }
+std::string LanguageModel::non_finite_weights() const {
+  const Checkpoint& checkpoint = state_->weights.tensors().checkpoint();
+  ThreadPool pool(state_->options.threads);
+  return describe_non_finite(
+      checkpoint, floating_tensors(checkpoint), pool, [] {}, state_->options.stop);
+}
+
 std::uint64_t LanguageModel::vocabulary() const { return state_->program.vocabulary; }
 std::uint64_t LanguageModel::group_tokens() const { return state_->plan.group_tokens; }
 

@@ -101,10 +101,10 @@ BaseComparison compare(const Windows& windows, Predictions& p, double perplexity
   return base;
 }
 
-void check_finite(const Predictions& p) {
+void check_finite(const Predictions& p, const LogitModel& model, const LogitModel* base) {
   for (std::size_t i = 0; i < p.rows.size(); ++i) {
-    if (!p.base_nats.empty() && !std::isfinite(p.base_nats[i])) evaluate::throw_not_finite(p.rows[i], true);
-    if (!std::isfinite(p.nats[i])) evaluate::throw_not_finite(p.rows[i], false);
+    if (!p.base_nats.empty() && !std::isfinite(p.base_nats[i])) evaluate::throw_not_finite(*base, p.rows[i], true);
+    if (!std::isfinite(p.nats[i])) evaluate::throw_not_finite(model, p.rows[i], false);
   }
 }
 
@@ -145,7 +145,7 @@ EvalResult evaluate_perplexity(LogitModel& model, LogitModel* base,
                            p.same_top[place] = pair.same_top ? 1 : 0;
                            p.top5[place] = pair.top5;
                          });
-  check_finite(p);
+  check_finite(p, model, base);
   return summarize_predictions(sequences, std::move(p));
 }
 

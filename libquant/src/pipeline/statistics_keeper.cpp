@@ -53,6 +53,7 @@ void StatisticsKeeper::require_place(bool resumed) const {
   const std::filesystem::path partial = file.string() + ".partial";
   std::error_code failed;
   const bool there = std::filesystem::exists(partial, failed);
+  if (file.has_parent_path()) std::filesystem::create_directories(file.parent_path(), failed);
   errno = 0;
   const bool writable = std::ofstream(partial, std::ios::binary | std::ios::app).is_open();
   const int reason = errno;

@@ -165,11 +165,13 @@ void check_saved(Plan& plan, const CalibrationWork& work) {
     plan.problems.emplace_back("statistics that come from a file need not be saved again");
   }
   check_recipe(plan, work, "--save-statistics");
-  const std::filesystem::path folder = file.has_parent_path() ? file.parent_path() : ".";
+  // Missing folders are made by the run.
   std::error_code failed;
-  if (!std::filesystem::is_directory(folder, failed)) {
+  std::filesystem::path folder = file.parent_path();
+  while (!folder.empty() && !std::filesystem::exists(folder, failed)) folder = folder.parent_path();
+  if (!folder.empty() && !std::filesystem::is_directory(folder, failed)) {
     plan.problems.push_back(
-        fmt::format("statistics cannot be saved to {}: there is no directory {}", file.string(), folder.string()));
+        fmt::format("statistics cannot be saved to {}: {} is no directory", file.string(), folder.string()));
   } else if (std::filesystem::is_directory(file, failed)) {
     plan.problems.push_back(fmt::format("statistics cannot be saved to {}: it is a directory", file.string()));
   }

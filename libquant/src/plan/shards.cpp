@@ -111,6 +111,19 @@ bool check_names(Plan& plan) {
   return distinct;
 }
 
+/// Whether loaders look at a file that lies beside the weights: tokenizer, configuration, code; not what people read.
+bool is_loaded(const std::filesystem::path& companion) {
+  const std::string extension = companion.extension().string();
+  for (const char* needed : {".json", ".model", ".jinja", ".py", ".spm", ".tiktoken", ".bpe"}) {
+    if (extension == needed) return true;
+  }
+  const std::string name = companion.filename().string();
+  for (const char* needed : {"tokenizer", "vocab", "merges", "special_tokens", "chat_template"}) {
+    if (name.starts_with(needed)) return true;
+  }
+  return false;
+}
+
 }  // namespace
 
 void lay_out_shards(Plan& plan, const Container& container) {
@@ -130,10 +143,13 @@ void lay_out_shards(Plan& plan, const Container& container) {
   }
   if (count > 1) plan.index_json = index_of(plan);
   plan.output_bytes += plan.index_json.size() + plan.config_json.size();
+  plan.loading_bytes = plan.output_bytes;
   for (const auto& companion : plan.checkpoint->companions()) {
     std::error_code failed;
     const auto size = std::filesystem::file_size(companion, failed);
-    if (!failed) plan.output_bytes += size;
+    if (failed) continue;
+    plan.output_bytes += size;
+    if (is_loaded(companion)) plan.loading_bytes += size;
   }
 }
 

@@ -153,10 +153,19 @@ SetOptions options_of(const SensitivityReport& report, int set) {
               "offer other schemes with --schemes, or ignore these linears in the recipe", "NoCandidate");
 }
 
-std::uint64_t smallest_size(const std::vector<std::vector<AllocationOption>>& sets) {
+/// Of all sets, by their numbers.
+std::vector<SetOptions> all_options(const SensitivityReport& report) {
+  int count = 0;
+  for (const LinearSensitivity& linear : report.linears) count = std::max(count, linear.set + 1);
+  std::vector<SetOptions> sets;
+  for (int set = 0; set < count; ++set) sets.push_back(options_of(report, set));
+  return sets;
+}
+
+std::uint64_t smallest_size(const std::vector<SetOptions>& sets) {
   std::uint64_t bytes = 0;
-  for (const auto& options : sets) {
-    bytes += std::min_element(options.begin(), options.end(), [](const auto& a, const auto& b) {
+  for (const SetOptions& set : sets) {
+    bytes += std::min_element(set.options.begin(), set.options.end(), [](const auto& a, const auto& b) {
                return a.bytes < b.bytes;
              })->bytes;
   }
@@ -165,20 +174,15 @@ std::uint64_t smallest_size(const std::vector<std::vector<AllocationOption>>& se
 
 }  // namespace
 
+std::uint64_t smallest_allocation(const SensitivityReport& report) { return smallest_size(all_options(report)); }
+
 Allocation allocate_schemes(const SensitivityReport& report, std::uint64_t budget) {
-  int count = 0;
   Allocation allocation;
-  for (const LinearSensitivity& linear : report.linears) {
-    count = std::max(count, linear.set + 1);
-    allocation.weights += linear.rows * linear.cols;
-  }
-  std::vector<SetOptions> sets;
+  for (const LinearSensitivity& linear : report.linears) allocation.weights += linear.rows * linear.cols;
+  const std::vector<SetOptions> sets = all_options(report);
   std::vector<std::vector<AllocationOption>> options;
-  for (int set = 0; set < count; ++set) {
-    sets.push_back(options_of(report, set));
-    options.push_back(sets.back().options);
-  }
-  if (const std::uint64_t smallest = smallest_size(options); smallest > budget) {
+  for (const SetOptions& set : sets) options.push_back(set.options);
+  if (const std::uint64_t smallest = smallest_size(sets); smallest > budget) {
     const auto bits = [&](std::uint64_t bytes) {
       return 8.0 * static_cast<double>(bytes) / static_cast<double>(allocation.weights);
     };

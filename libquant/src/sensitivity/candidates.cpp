@@ -62,6 +62,15 @@ bool is_known(const std::string& name) {
               std::string(kHint), "UnknownCandidate");
 }
 
+/// Ranges that are searched for the least error, where nobody asked for others: of the candidates below 4 bits, min-max
+/// ranges lose so much that a mixture of them is worse than one scheme with searched ones.
+void search_ranges(QuantArgs& args) {
+  if (args.observer) return;
+  QuantArgs searched = args;
+  searched.observer = "mse_search";
+  if (complete_and_check(searched, true).empty()) args = std::move(searched);
+}
+
 /// The integers of a short name in place of the base's numbers.
 QuantArgs renumbered(const QuantArgs& base, const ShortName& name, std::string_view text) {
   QuantArgs args = base;
@@ -77,6 +86,7 @@ QuantArgs renumbered(const QuantArgs& base, const ShortName& name, std::string_v
   // Columns in order of activation share scales by group only.
   if (name.group == 0 && args.actorder == ActOrder::group) args.actorder.reset();
   const auto problems = complete_and_check(args, true);
+  search_ranges(args);
   if (problems.empty()) return args;
   throw Error(ErrorCode::usage, fmt::format("candidate scheme {}: {}", text, problems.front()), std::string(kHint),
               "BadCandidate");

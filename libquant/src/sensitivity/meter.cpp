@@ -4,11 +4,14 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <set>
 
 #include "evaluate/eval_loop.h"
 #include "evaluate/memory_plan.h"
+#include "finite_tensors.h"
 #include "quant/error.h"
 #include "quant/sensitivity.h"
+#include "quant/statistics_file.h"
 #include "sensitivity/items.h"
 #include "sensitivity/model_chain.h"
 #include "sensitivity/rounding.h"
@@ -82,6 +85,7 @@ struct SensitivityMeter::State {
                              : std::make_unique<WeightRounder>(modifier, *plan.registry, *plan.layout, threads));
     }
     fill_report();
+    unmeasured = report;
     estimate();
   }
 
@@ -99,6 +103,7 @@ struct SensitivityMeter::State {
   /// Everything but the losses.
   void fill_report() {
     report.model = plan.checkpoint->location().string();
+    report.model_hash = model_fingerprint(*plan.checkpoint);
     report.recipe = plan.recipe.name;
     report.layout = plan.options.layout;
     report.measure = options.measure;
@@ -214,6 +219,17 @@ struct SensitivityMeter::State {
     if (options.measure != SensitivityMeasure::output && logits <= logit_memory) cost.bytes += logits;
   }
 
+  /// One reading of the weights beside the many of the measurements, and the message names what is wrong.
+  void require_finite() const {
+    std::set<std::string> names;
+    add_tensors_read(program.embeddings, names);
+    for (const Program& block : program.blocks) add_tensors_read(block, names);
+    if (options.measure != SensitivityMeasure::output) add_tensors_read(program.head, names);
+    ThreadPool pool(threads);
+    const std::string text = describe_non_finite(
+        *plan.checkpoint, tensors_named(*plan.checkpoint, names), pool, [] {}, options.stop);
+    if (!text.empty()) throw Error(ErrorCode::numerical, text, "repair the checkpoint", "WeightsNotFinite");
+  }
   void check_stop() const {
     if (options.stop != nullptr && *options.stop)
       throw Error(ErrorCode::interrupted, "the measurement was interrupted");
@@ -310,7 +326,7 @@ struct SensitivityMeter::State {
   ModelProgram program;
   std::vector<Item> items;
   std::vector<std::unique_ptr<WeightRounder>> rounders;  // of each modifier
-  SensitivityReport report;
+  SensitivityReport unmeasured, report;
   SensitivityCost cost;
   std::uint64_t logit_memory = 0;
   double done = 0;
@@ -323,9 +339,13 @@ SensitivityMeter::~SensitivityMeter() = default;
 
 const SensitivityCost& SensitivityMeter::cost() const { return state_->cost; }
 
+const SensitivityReport& SensitivityMeter::unmeasured() const { return state_->unmeasured; }
+
 SensitivityReport SensitivityMeter::measure() {
   State& s = *state_;
   const auto start = std::chrono::steady_clock::now();
+  s.report = s.unmeasured;
+  s.require_finite();
   sensitivity::ChainOptions options;
   options.forward.product = s.options.product;
   options.forward.threads = s.threads;

@@ -5,6 +5,7 @@
 
 #include "quant/error.h"
 #include "quant/sensitivity.h"
+#include "quant/statistics_file.h"
 
 namespace quant {
 namespace {
@@ -15,6 +16,16 @@ namespace {
               "measure again with 'quant sensitivity'", "OtherModel");
 }
 
+void check_model(const SensitivityReport& report, const Plan& plan) {
+  const std::string hash = model_fingerprint(*plan.checkpoint);
+  if (report.model_hash == hash) return;
+  throw Error(ErrorCode::usage,
+              fmt::format("the sensitivity report is of another model: it was measured on {} (fingerprint {}), this is "
+                          "{} ({})",
+                          report.model, report.model_hash, plan.checkpoint->location().string(), hash),
+              "measure this one with 'quant sensitivity'", "OtherModel");
+}
+
 Scheme scheme_of(const SensitivityReport& report, const Plan& plan, std::size_t linear, std::size_t candidate) {
   return candidate_scheme(plan.groups[plan.linears[linear].scheme].scheme, report.candidates[candidate]);
 }
@@ -22,6 +33,7 @@ Scheme scheme_of(const SensitivityReport& report, const Plan& plan, std::size_t 
 }  // namespace
 
 void check_sensitivity(const SensitivityReport& report, const Plan& plan) {
+  check_model(report, plan);
   if (report.layout != plan.options.layout) {
     throw_mismatch(report, fmt::format("its sizes are those of the layout {}", report.layout));
   }

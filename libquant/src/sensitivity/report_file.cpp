@@ -14,7 +14,7 @@ namespace {
 using Json = nlohmann::ordered_json;
 using nlohmann::json;
 
-constexpr int kVersion = 1;
+constexpr int kVersion = 2;  // 2: model_hash
 constexpr std::string_view kFormat = "libquant-sensitivity";
 
 Json loss_json(const std::string& candidate, const CandidateLoss& loss) {
@@ -141,6 +141,7 @@ SensitivityReport read_report(const json& root, const std::string& file) {
   }
   SensitivityReport report;
   report.model = reader.text("model");
+  report.model_hash = reader.text("model_hash");
   report.recipe = reader.text("recipe");
   report.layout = reader.text("layout");
   report.measure = parse_measure(reader.text("measure"));
@@ -186,6 +187,7 @@ std::string sensitivity_json(const SensitivityReport& report) {
   const Json root = {{"format", kFormat},
                      {"version", kVersion},
                      {"model", report.model},
+                     {"model_hash", report.model_hash},
                      {"recipe", report.recipe},
                      {"layout", report.layout},
                      {"measure", to_string(report.measure)},
