@@ -41,6 +41,8 @@ std::string two_linears(const std::string& own, const std::string& args = "") {
          args + "}\n";
 }
 
+nlohmann::json report_of(const fs::path& output) { return nlohmann::json::parse(read_file(output / "report.json")); }
+
 std::string config_order(const fs::path& output) {
   const auto config = nlohmann::json::parse(read_file(output / "config.json"));
   return config.at("quantization_config").at("config_groups").begin()->at("weights").at("actorder").dump();
@@ -108,4 +110,25 @@ TEST_CASE("two different orders in one modifier are a mistake of the recipe", "[
   // The default contradicts nothing.
   CHECK(check("", ", actorder: group").code == 0);
   CHECK(check("", ", actorder: false").code == 0);
+}
+
+TEST_CASE("the plan's memory under a limit is what a run takes", "[run][memory]") {
+  const TempDir dir;
+  write_file(dir / "r.yaml", two_linears(""));
+  for (const std::string limit : {"45M", "60M"}) {
+    CAPTURE(limit);
+    const Outcome run =
+        quietly(run_of(dir / "r.yaml", dir / limit,
+                       with(text("64", "256"), {"--memory", limit, "--threads", "2", "--product", "f32", "--quiet"})));
+    INFO(run.err);
+    REQUIRE(run.code == 0);
+    const auto measured = report_of(dir / limit).at("run");
+    const double planned = measured.at("peak_memory_planned");
+    CHECK(planned <= std::stod(limit) * 1e6);
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+    CAPTURE(planned, measured.at("peak_memory_measured").get<double>());
+    CHECK(measured.at("peak_memory_measured").get<double>() <= planned);
+    CHECK(planned <= 1.6 * measured.at("peak_memory_measured").get<double>());
+#endif
+  }
 }
