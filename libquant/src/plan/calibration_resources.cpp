@@ -209,7 +209,7 @@ class Estimator {
       most = std::max(most, folded + (statistics - std::min(first, statistics)) + solving);
       position = sweep.begin;
     }
-    if (!block.last) most = std::max(most, passing(program, position, program.ops.size(), program.ops.size()));
+    if (block.whole) most = std::max(most, passing(program, position, program.ops.size(), program.ops.size()));
     return most;
   }
 
@@ -266,7 +266,7 @@ void count_operations(const Plan& plan, const CalibrationWork& work, Calibration
   for (const BlockWork& block : work.blocks) {
     const Program& program = *block.program;
     std::size_t end = program.ops.size();
-    if (block.last && !block.sweeps.empty()) end = block.sweeps.back().begin;
+    if (!block.whole && !block.sweeps.empty()) end = block.sweeps.back().begin;
     const double streams = work.second_stream ? 2 : 1;
     summary.product_operations += streams * operations_between(work, program, 0, end, summary.tokens);
     if (!block.sites.empty()) {
@@ -397,6 +397,7 @@ namespace {
 void refuse_memory(Plan& plan) {
   const std::uint64_t limit = plan.options.memory_bytes;
   if (limit == 0 || plan.peak_memory <= limit) return;
+  ++plan.input_problems;
   plan.problems.push_back(
       fmt::format("a memory limit of {:.1f} MB is too small for calibration: at least {:.1f} MB "
                   "are needed",
