@@ -20,7 +20,7 @@ int plan_command(const PlanCommand& options, Session& session) {
   const Plan& plan = prepared.plan;
   write_stdout(session.json ? json_text(plan_json(plan)) : plan_text(plan, options.all));
   std::fputs(plan_remarks(plan).c_str(), stderr);
-  return plan.problems.empty() ? kExitOk : exit_code(ErrorCode::recipe);
+  return plan.problems.empty() ? kExitOk : exit_code(problem_code(plan));
 }
 
 }  // namespace

@@ -12,6 +12,7 @@
 #include "plan_text.h"
 #include "progress.h"
 #include "quant/pipeline.h"
+#include "quant/report.h"
 #include "report_file.h"
 #include "run_evaluation.h"
 #include "table.h"
@@ -49,14 +50,8 @@ std::string resume_command(const Session& session) {
   return text + " --resume";
 }
 
-std::vector<const LayerReport*> worst_layers(const RunReport& report, std::size_t count) {
-  std::vector<const LayerReport*> layers;
-  for (const LayerReport& layer : report.layers) layers.push_back(&layer);
-  const auto nmse = [](const LayerReport* layer) { return summarize(layer->sums).nmse; };
-  std::stable_sort(layers.begin(), layers.end(),
-                   [&](const LayerReport* a, const LayerReport* b) { return nmse(a) > nmse(b); });
-  layers.resize(std::min(layers.size(), count));
-  return layers;
+const OutputErrors* output_of(const LayerReport& layer) {
+  return layer.calibration && layer.calibration->output ? &*layer.calibration->output : nullptr;
 }
 
 // What is left to do depends on operations rather than on the bytes of weights.
@@ -101,11 +96,32 @@ RunReport execute(const RunCommand& options, const Session& session, const Plan&
   }
 }
 
-Json summary_json(const RunCommand& options, const RunReport& report) {
+constexpr std::size_t kWorst = 5;
+
+Json worst_json(const RunReport& report) {
   Json worst = Json::array();
-  for (const LayerReport* layer : worst_layers(report, 5)) {
-    worst.push_back({{"module", layer->module}, {"scheme", layer->scheme}, {"error", metrics_json(layer->sums)}});
+  for (const std::size_t i : layers_by_error(report, kWorst)) {
+    const LayerReport& layer = report.layers[i];
+    worst.push_back({{"module", layer.module}, {"scheme", layer.scheme}, {"error", metrics_json(layer.sums)}});
+    if (const OutputErrors* output = output_of(layer)) {
+      const WeightMetrics metrics = summarize(*output);
+      worst.back()["output_error"] = {{"relative_error", metrics.nmse}, {"sqnr_db", metrics.sqnr_db}};
+    }
   }
+  return worst;
+}
+
+Json output_json(const RunReport& report) {
+  const auto outputs = output_summary(report);
+  if (!outputs) return {};
+  return {{"layers", outputs->layers},
+          {"relative_error", outputs->relative_error},
+          {"sqnr_db", outputs->sqnr_db},
+          {"largest", outputs->largest}};
+}
+
+Json summary_json(const RunCommand& options, const RunReport& report) {
+  const bool any = !report.layers.empty();
   const std::filesystem::path output = options.output;
   return {{"output", options.output},
           {"recipe", report.recipe_name},
@@ -113,10 +129,12 @@ Json summary_json(const RunCommand& options, const RunReport& report) {
           {"layers", report.layers.size()},
           {"bytes_before", report.bytes_before},
           {"bytes_after", report.bytes_after},
-          {"bits_per_weight", report.bits_per_weight},
+          {"bits_per_weight", any ? Json(report.bits_per_weight) : Json()},
           {"model_bits_per_parameter", report.model_bits_per_parameter},
-          {"error", metrics_json(total_errors(report))},
-          {"worst", worst},
+          {"error", any ? metrics_json(total_errors(report)) : Json()},
+          {"output_error", output_json(report)},
+          {"fallbacks", fallback_summary(report).layers},
+          {"worst", worst_json(report)},
           {"seconds", report.seconds},
           {"peak_memory", report.peak_memory_measured},
           {"peak_resident_memory", report.peak_resident_memory},
@@ -125,27 +143,60 @@ Json summary_json(const RunCommand& options, const RunReport& report) {
           {"report_html", (output / "report.html").string()}};
 }
 
-std::string summary_text(const RunCommand& options, const RunReport& report) {
-  const WeightMetrics total = summarize(total_errors(report));
-  std::string text = field_list(
-      {{"output", options.output},
-       {"size", fmt::format("{} -> {} ({} of it)", human_bytes(report.bytes_before), human_bytes(report.bytes_after),
-                            percent(report.bytes_after, report.bytes_before))},
-       {"bits", fmt::format("{:.3f} per quantized weight, {:.3f} per parameter", report.bits_per_weight,
-                            report.model_bits_per_parameter)},
-       {"error", fmt::format("{}, SQNR {}, NMSE {}, cosine {:.6f}", counted(report.layers.size(), "layer"),
-                             sqnr_text(total.sqnr_db), nmse_text(total.nmse), total.cosine)},
-       {"time", fmt::format("{}, peak memory {} ({} resident)", human_seconds(report.seconds),
-                            human_bytes(report.peak_memory_measured), human_bytes(report.peak_resident_memory))},
-       {"report", (std::filesystem::path(options.output) / "report.html").string()}});
-  const auto worst = worst_layers(report, 5);
-  if (worst.empty()) return text;
-  Table table({{"worst layers"}, {"scheme"}, {"SQNR", Table::Align::right}, {"NMSE", Table::Align::right}});
-  for (const LayerReport* layer : worst) {
-    const WeightMetrics metrics = summarize(layer->sums);
-    table.add({layer->module, layer->scheme, sqnr_text(metrics.sqnr_db), nmse_text(metrics.nmse)});
+std::string bits_text(const RunReport& report) {
+  const std::string all = fmt::format("{:.3f} per parameter", report.model_bits_per_parameter);
+  return report.layers.empty() ? all : fmt::format("{:.3f} per quantized weight, {}", report.bits_per_weight, all);
+}
+
+std::string worst_text(const RunReport& report) {
+  const auto worst = layers_by_error(report, kWorst);
+  if (worst.empty()) return {};
+  const bool outputs = output_summary(report).has_value();
+  std::vector<Table::Column> columns = {{"worst layers"}, {"scheme"}};
+  if (outputs) columns.push_back({"output error", Table::Align::right});
+  columns.push_back({"SQNR", Table::Align::right});
+  columns.push_back({"NMSE", Table::Align::right});
+  Table table(std::move(columns));
+  for (const std::size_t i : worst) {
+    const LayerReport& layer = report.layers[i];
+    const WeightMetrics metrics = summarize(layer.sums);
+    std::vector<std::string> row = {layer.module, layer.scheme};
+    const OutputErrors* output = output_of(layer);
+    if (outputs) row.push_back(output == nullptr ? "" : nmse_text(summarize(*output).nmse));
+    row.push_back(sqnr_text(metrics.sqnr_db));
+    row.push_back(nmse_text(metrics.nmse));
+    table.add(row);
   }
-  return text + "\n" + table.text();
+  return "\n" + table.text();
+}
+
+std::string summary_text(const RunCommand& options, const RunReport& report) {
+  std::vector<std::pair<std::string, std::string>> fields = {
+      {"output", options.output},
+      {"size", fmt::format("{} -> {} ({} of it)", human_bytes(report.bytes_before), human_bytes(report.bytes_after),
+                           percent(report.bytes_after, report.bytes_before))},
+      {"bits", bits_text(report)}};
+  const auto outputs = output_summary(report);
+  if (report.layers.empty()) {
+    fields.emplace_back("error", "no weights were quantized");
+  } else {
+    const WeightMetrics total = summarize(total_errors(report));
+    fields.emplace_back(outputs ? "weight error" : "error",
+                        fmt::format("{}, SQNR {}, NMSE {}, cosine {:.6f}", counted(report.layers.size(), "layer"),
+                                    sqnr_text(total.sqnr_db), nmse_text(total.nmse), total.cosine));
+  }
+  if (outputs) {
+    fields.emplace_back("output error", fmt::format("{}, SQNR {}, {} of the outputs' energy on average, at most {}",
+                                                    counted(outputs->layers, "layer"), sqnr_text(outputs->sqnr_db),
+                                                    nmse_text(outputs->relative_error), nmse_text(outputs->largest)));
+  }
+  const std::string fallbacks = fallback_summary(report).sentence;
+  if (!fallbacks.empty()) fields.emplace_back("fallbacks", printable(fallbacks) + "; see the report");
+  fields.emplace_back("time",
+                      fmt::format("{}, peak memory {} ({} resident)", human_seconds(report.seconds),
+                                  human_bytes(report.peak_memory_measured), human_bytes(report.peak_resident_memory)));
+  fields.emplace_back("report", (std::filesystem::path(options.output) / "report.html").string());
+  return field_list(fields) + worst_text(report);
 }
 
 // Before the model is opened, which may take a while.
@@ -215,6 +266,14 @@ void evaluate_output(const RunCommand& options, const Session& session, RunEvalu
   }
 }
 
+// Those of the plan were said before it ran.
+void say_new_warnings(const Plan& plan, const RunReport& report) {
+  for (const std::string& warning : report.warnings) {
+    if (std::find(plan.warnings.begin(), plan.warnings.end(), warning) != plan.warnings.end()) continue;
+    std::fputs(("warning: " + printable(warning) + "\n").c_str(), stderr);
+  }
+}
+
 void print_summary(const RunCommand& options, const Session& session, const RunReport& report,
                    const RunEvaluation* evaluation) {
   if (session.json) {
@@ -247,6 +306,7 @@ int run_command(const RunCommand& options, Session& session) {
   if (!options.quiet) std::fputs(plan_remarks(prepared.plan).c_str(), stderr);
   std::optional<RunReport> finished = finished_report(options, prepared.plan);
   RunReport report = finished ? std::move(*finished) : execute(options, session, prepared.plan);
+  if (!options.quiet) say_new_warnings(prepared.plan, report);
   if (options.mixed.wanted()) keep_sensitivity(options);
   if (evaluation) evaluate_output(options, session, *evaluation, report);
   print_summary(options, session, report, evaluation ? &*evaluation : nullptr);
@@ -266,6 +326,10 @@ void add_run(CLI::App& program, Session& session) {
   command->add_flag("--overwrite-partial", options->overwrite_partial, "Discard DIR.partial and start again")
       ->excludes(resume);
   command->add_flag("--quiet", options->quiet, "No progress, no warnings and no summary");
+  command
+      ->add_flag("--block-errors", options->request.block_errors,
+                 "Measure the error of each decoder layer's output: the unquantized model runs beside, a second pass")
+      ->group("Calibration");
   command
       ->add_option("--save-statistics", options->request.save_statistics,
                    "Keep the statistics of the pass, for --statistics of another run")

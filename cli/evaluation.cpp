@@ -69,7 +69,8 @@ LanguageModelOptions model_options(const EvaluationRequest& request) {
   options.threads = request.threads;
   // A quarter is left to the rest of the machine.
   options.memory = request.memory.empty() ? available_memory() / 4 * 3 : parse_size(request.memory, "--memory");
-  if (!request.base.empty()) options.memory /= 2;
+  options.models = request.base.empty() ? 1 : 2;
+  options.memory /= static_cast<std::uint64_t>(options.models);
   options.quantize_activations = !request.no_activation_quantization;
   if (!request.kv_cache.empty()) {
     options.kv_cache = parse_kv_cache(request.kv_cache);
@@ -116,6 +117,12 @@ void read_text_windows(Evaluation& e, std::uint64_t positions) {
   WindowOptions options;
   options.length = e.request.seq_len;
   if (options.length == 0) options.length = positions == 0 ? kDefaultWindow : std::min(kDefaultWindow, positions);
+  if (!e.request.quiet && positions != 0 && options.length > positions) {
+    fmt::print(stderr,
+               "warning: windows of {} tokens, but the model was made for {} positions "
+               "(max_position_embeddings)\n",
+               options.length, positions);
+  }
   options.count = e.request.windows;
   if (e.request.bos) options.first = first_token(e);
   options.chat = read_chat_template(e.request.chat_template, {e.request.text});

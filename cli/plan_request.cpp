@@ -5,6 +5,9 @@
 
 #include <algorithm>
 #include <cctype>
+#include <fstream>
+#include <iterator>
+#include <string_view>
 
 #include "quant/error.h"
 #include "quant/open.h"
@@ -89,6 +92,7 @@ CalibrationRequest calibration_request(const PlanRequest& request) {
   calibration.file = request.calibration;
   calibration.statistics = request.statistics;
   calibration.save_statistics = request.save_statistics;
+  calibration.block_errors = request.block_errors;
   calibration.data.samples = request.samples;
   calibration.data.seq_len = request.seq_len;
   calibration.data.pack = !request.no_pack;
@@ -114,6 +118,26 @@ CLI::Option* add_chat_template_option(CLI::App& command, std::string& file) {
       ->type_name("FILE");
 }
 
+namespace {
+
+/// Whether the bytes `"messages"` are anywhere in the file: within a string the second quote would be escaped. What
+/// cannot be read is left to whoever reads it in full.
+bool may_have_messages(const std::string& file) {
+  constexpr std::string_view kKey = "\"messages\"";
+  std::ifstream in(file, std::ios::binary);
+  if (!in) return true;
+  std::string window;
+  std::vector<char> buffer(1U << 20U);
+  while (in.read(buffer.data(), static_cast<std::streamsize>(buffer.size())) || in.gcount() > 0) {
+    window.append(buffer.data(), static_cast<std::size_t>(in.gcount()));
+    if (window.find(kKey) != std::string::npos) return true;
+    window.erase(0, window.size() - std::min(window.size(), kKey.size() - 1));
+  }
+  return in.bad();
+}
+
+}  // namespace
+
 ChatTemplate read_chat_template(const std::string& file, const std::vector<std::string>& data) {
   if (file.empty()) return {};
   const auto holds_conversations = [](const std::string& name) {
@@ -122,9 +146,15 @@ ChatTemplate read_chat_template(const std::string& file, const std::vector<std::
                    [](unsigned char c) { return std::tolower(c); });
     return extension == ".jsonl" || extension == ".json";
   };
-  if (std::none_of(data.begin(), data.end(), holds_conversations)) {
-    throw Error(ErrorCode::usage, "--chat-template is for conversations: no .jsonl or .json file of them was given",
+  const auto refuse = [](const std::string& what) {
+    throw Error(ErrorCode::usage, "--chat-template is for conversations: " + what,
                 "leave it out, or give JSON lines with \"messages\"", "NoConversations");
+  };
+  std::vector<std::string> files;
+  std::copy_if(data.begin(), data.end(), std::back_inserter(files), holds_conversations);
+  if (files.empty()) refuse("no .jsonl or .json file of them was given");
+  if (std::none_of(files.begin(), files.end(), may_have_messages)) {
+    refuse(fmt::format("no object in {} has \"messages\"", fmt::join(files, " or ")));
   }
   return ChatTemplate::read(file);
 }

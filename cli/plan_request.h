@@ -33,6 +33,7 @@ struct PlanRequest {
   std::string product;
   std::string activation_memory;
   std::string statistics;
+  bool block_errors = false;    ///< of `run` only
   std::string save_statistics;  ///< of `run` only
   bool strict = false;
 };
@@ -42,7 +43,7 @@ void add_plan_options(CLI::App& command, PlanRequest& request);
 /// --chat-template, for commands that read conversations.
 CLI::Option* add_chat_template_option(CLI::App& command, std::string& file);
 /// The template in `file`, or the default one if it is empty. Throws Error{usage} unless one of `data` is a file of
-/// conversations (.jsonl, .json; empty names do not count), and as ChatTemplate::read.
+/// conversations (.jsonl, .json, with "messages" in it; empty names do not count), and as ChatTemplate::read.
 ChatTemplate read_chat_template(const std::string& file, const std::vector<std::string>& data);
 
 /// A plan and the checkpoint that it points into.

@@ -229,11 +229,23 @@ std::string plan_remarks(const Plan& plan) {
   return text;
 }
 
+// A file that cannot be read is no mistake of the recipe.
+ErrorCode problem_code(const Plan& plan) {
+  const bool unreadable = plan.input_error != nullptr && plan.problems.size() == 1;
+  return unreadable ? plan.input_error->code() : ErrorCode::recipe;
+}
+
 void throw_problems(const Plan& plan) {
   std::string message =
       fmt::format("the recipe cannot run on this model ({})", counted(plan.problems.size(), "problem"));
   for (const std::string& problem : plan.problems) message += "\n  - " + problem;
-  throw Error(ErrorCode::recipe, message, "'quant plan' shows what the recipe would do", "PlanProblems");
+  if (const ErrorCode code = problem_code(plan); code != ErrorCode::recipe) {
+    throw Error(code, plan.problems.front(), {}, plan.input_error->kind());
+  }
+  // The plan shows nothing of data and memory that the sentences do not say.
+  const bool only_inputs = plan.input_problems >= plan.problems.size();
+  throw Error(ErrorCode::recipe, message, only_inputs ? "" : "'quant plan' shows what the recipe would do",
+              "PlanProblems");
 }
 
 }  // namespace quant::cli

@@ -33,14 +33,13 @@ std::string cut(const std::string& text, std::size_t width) {
 std::string progress_text(const std::string& verb, const ProgressState& state, std::size_t width) {
   const auto amount = [&](std::uint64_t n) { return state.bytes ? human_bytes(n) : human_count(n); };
   const double share = state.total == 0 ? 1.0 : static_cast<double>(state.done) / static_cast<double>(state.total);
-  std::string text =
-      fmt::format("{} {:3.0f} %  {} of {}", verb, std::floor(100.0 * share), amount(state.done), amount(state.total));
+  std::string text = fmt::format("{} {:3.0f} %  {} of {}{}", verb, std::floor(100.0 * share), amount(state.done),
+                                 amount(state.total), state.bytes ? "" : " " + state.unit);
   const std::uint64_t fresh = state.done - std::min(state.done, state.resumed);
   if (fresh > 0 && state.seconds > 0.2) {
     const double rate = static_cast<double>(fresh) / state.seconds;
     const double left = static_cast<double>(state.total - std::min(state.total, state.done)) / rate;
-    text += fmt::format("  {}{}/s  {} left", amount(static_cast<std::uint64_t>(rate)),
-                        state.bytes ? "" : " " + state.unit, human_seconds(left));
+    text += fmt::format("  {}/s  {} left", amount(static_cast<std::uint64_t>(rate)), human_seconds(left));
   }
   if (!state.current.empty()) text += "  " + printable(state.current);
   return cut(text, width);

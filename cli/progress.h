@@ -17,7 +17,7 @@ struct ProgressState {
   double seconds = 0;
   std::string current;           ///< what is worked on, or empty
   bool bytes = true;             ///< units of done and total: bytes, else values
-  std::string unit = "weights";  ///< name of the values in the rate
+  std::string unit = "weights";  ///< name of the values
 };
 
 /// "quantizing  45 %  2.1 of 4.6 GB  1.24 GB/s  0:34 left  model.layers.3", cut to `width` columns.

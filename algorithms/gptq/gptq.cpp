@@ -51,6 +51,14 @@ void check(const GptqOptions& options) {
   require(options.residual >= 0 && options.residual <= 1, "residual", "from 0 to 1");
 }
 
+// A modifier's order in the words of schemes. Empty where those have none: columns as they are, or an order that needs
+// no place in the file; nor do groups that follow the order without scales of their own.
+std::optional<ActOrder> scheme_order(ColumnOrder order, const QuantArgs& weights) {
+  if (order == ColumnOrder::weight) return ActOrder::weight;
+  if (order == ColumnOrder::group && weights.strategy == Strategy::group) return ActOrder::group;
+  return std::nullopt;
+}
+
 class Gptq final : public CalibratedQuantizer {
  public:
   explicit Gptq(const GptqOptions& options) : options_(options), rtn_(make_rtn()) { check(options); }
@@ -59,6 +67,20 @@ class Gptq final : public CalibratedQuantizer {
 
   std::optional<std::string> unsupported(const QuantArgs& weights) const override {
     return rtn_->unsupported(weights);  // the same scales
+  }
+
+  // Layouts and config.json look at the scheme alone.
+  std::optional<std::string> complete(QuantArgs& weights) const override {
+    const auto own = scheme_order(options_.order, weights);
+    if (!weights.actorder) {
+      weights.actorder = own;
+      return std::nullopt;
+    }
+    if (weights.actorder == own || (own == std::nullopt && options_.order == ColumnOrder::group)) return std::nullopt;
+    if (options_.order == ColumnOrder::none && weights.actorder == ActOrder::none) return std::nullopt;
+    return "actorder: the modifier says " + std::string(to_string(options_.order)) + ", its scheme's weights say " +
+           (weights.actorder == ActOrder::none ? "false" : std::string(to_string(*weights.actorder))) +
+           "; leave one of them out";
   }
 
   void quantize(std::span<LinearTask> group, const InputStatistics& inputs, const RunContext& context) const override {

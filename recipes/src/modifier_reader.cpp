@@ -4,6 +4,8 @@
 
 #include <algorithm>
 #include <array>
+#include <memory>
+#include <set>
 
 #include "quant/error.h"
 #include "scheme_reader.h"
@@ -129,6 +131,22 @@ bool has_quantization(const AlgorithmEntry& algorithm, const Node& body) {
                      [&](const std::string& field) { return given(body, field) != nullptr; });
 }
 
+/// What the modifier's mapping says against its own schemes. Defaults contradict nothing.
+void check_agreement(Mistakes& mistakes, const Node& body, const AlgorithmEntry& algorithm,
+                     const RecipeModifier& modifier) {
+  if (!algorithm.create) return;
+  const std::unique_ptr<Algorithm> own = algorithm.create(modifier.parameters);
+  std::set<std::string> said;
+  for (const RecipeScheme& scheme : modifier.schemes) {
+    if (!scheme.scheme.weights) continue;
+    QuantArgs weights = *scheme.scheme.weights;
+    const std::optional<std::string> conflict = own->complete(weights);
+    if (!conflict) continue;
+    const Node* field = given(body, conflict->substr(0, conflict->find(':')));
+    if (field != nullptr && said.insert(*conflict).second) mistakes.add(field->where, *conflict);
+  }
+}
+
 void read_quantization(Mistakes& mistakes, const Node& body, const Node::Entry& entry, RecipeModifier& modifier) {
   const bool cache_alone = given(body, "kv_cache_scheme") != nullptr && !has_scheme(body);
   if (!cache_alone) modifier.schemes = read_schemes(mistakes, body, entry.key, entry.where);
@@ -171,6 +189,7 @@ std::vector<RecipeModifier> read_modifier(Mistakes& mistakes, const Registry& re
   if (const Node* ignore = given(body, "ignore")) modifier.ignore = read_patterns(mistakes, *ignore, "ignore");
   if (quantizes) {
     read_quantization(mistakes, body, entry, modifier);
+    check_agreement(mistakes, body, *algorithm, modifier);
     return {modifier};
   }
   if (!has_quantization(*algorithm, body)) return {modifier};

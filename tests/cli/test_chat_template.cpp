@@ -78,6 +78,8 @@ TEST_CASE("templates that cannot be used are refused", "[chat]") {
   fails(plan_with(dir / "talk.jsonl", {"--chat-template", "/no/such/chat.json"}), 6, "/no/such/chat.json");
   fails(plan_with(dir / "talk.jsonl", {"--chat-template", (dir / "odd.json").string()}), 5, "unknown member 'start'");
   fails(plan_with(dir / "plain.txt", {"--chat-template", chat}), 2, "is for conversations");
+  write_file(dir / "texts.jsonl", conversation(true));
+  fails(plan_with(dir / "texts.jsonl", {"--chat-template", chat}), 2, "texts.jsonl has \"messages\"");
   fails({"plan", "w4a16", "--model", example_model(), "--chat-template", chat}, 2, "is for conversations");
   fails({"eval", example_model(), "--speed", "--chat-template", chat}, 2, "is for conversations");
 }

@@ -15,16 +15,16 @@ TEST_CASE("what an earlier run did is no part of the rate", "[progress]") {
 }
 
 TEST_CASE("no rate is told before there is one", "[progress]") {
-  CHECK(progress_text("reading", {0, 100, 0, 5.0, "", false}, 80) == "reading   0 %  0 of 100");
-  CHECK(progress_text("reading", {50, 100, 0, 0.0, "", false}, 80) == "reading  50 %  50 of 100");
-  CHECK(progress_text("reading", {0, 0, 0, 0.0, "", false}, 80) == "reading 100 %  0 of 0");
+  CHECK(progress_text("reading", {0, 100, 0, 5.0, "", false}, 80) == "reading   0 %  0 of 100 weights");
+  CHECK(progress_text("reading", {50, 100, 0, 0.0, "", false}, 80) == "reading  50 %  50 of 100 weights");
+  CHECK(progress_text("reading", {0, 0, 0, 0.0, "", false}, 80) == "reading 100 %  0 of 0 weights");
   // A share that only rounds to 100 % is not shown as done.
   CHECK(progress_text("reading", {999, 1000, 0, 0.0, "", false}, 14) == "reading  99 % ");
 }
 
 TEST_CASE("values are counted as weights and lines are cut at whole characters", "[progress]") {
   CHECK(progress_text("r", {5'000'000, 10'000'000, 0, 1.0, "", false}, 80) ==
-        "r  50 %  5.00 M of 10.0 M  5.00 M weights/s  1.0 s left");
+        "r  50 %  5.00 M of 10.0 M weights  5.00 M/s  1.0 s left");
   CHECK(progress_text("gr\xc3\xbc\xc3\x9f"
                       "e",
                       {0, 1, 0, 0, "", false}, 4) == "gr\xc3\xbc\xc3\x9f");

@@ -222,9 +222,13 @@ TEST_CASE("statistics that do not fit are problems of the plan", "[statistics]")
   const fs::path out = dir / "out";
   const Arguments use{"--statistics", kept().file.string()};
   refused(run_of(kept().recipe, out, with(text(), use)), 2, "excludes");
-  refused(run_of(kept().recipe, out, {"--statistics", "/no/such.h5"}), 3, "/no/such.h5");
+  refused(run_of(kept().recipe, out, {"--statistics", "/no/such.h5"}), 6, "/no/such.h5");
   write_file(dir / "text.h5", "no HDF5");
-  refused(run_of(kept().recipe, out, {"--statistics", (dir / "text.h5").string()}), 3, "text.h5");
+  refused(run_of(kept().recipe, out, {"--statistics", (dir / "text.h5").string()}), 5, "text.h5: is no HDF5 file");
+  const std::string whole = read_file(kept().file);
+  write_file(dir / "cut.h5", whole.substr(0, whole.size() / 2));
+  refused(run_of(kept().recipe, out, {"--statistics", (dir / "cut.h5").string()}), 5,
+          "cut.h5: is damaged or truncated (HDF5: ");
 
   write_file(dir / "asymmetric.yaml",
              gptq(", actorder: static").replace(gptq().find("asymmetric: 0"), 13, "asymmetric: 0.5"));
@@ -248,7 +252,8 @@ TEST_CASE("statistics that do not fit are problems of the plan", "[statistics]")
   origin.model = "other";
   origin.model_hash = "0123";
   quant::write_statistics(dir / "other.h5", origin, all);
-  refused(run_of(kept().recipe, out, {"--statistics", (dir / "other.h5").string()}), 3, "of another model (other)");
+  refused(run_of(kept().recipe, out, {"--statistics", (dir / "other.h5").string()}), 3,
+          "of another model (other), not of " + example_model());
   all.at("model.layers.1.mlp.down_proj").gram.clear();
   all.erase("model.layers.2.self_attn.q_proj");
   quant::InputStatistics narrow;
@@ -258,9 +263,10 @@ TEST_CASE("statistics that do not fit are problems of the plan", "[statistics]")
   all["model.layers.3.self_attn.o_proj"] = narrow;
   quant::write_statistics(dir / "partial.h5", {}, all);
   const Arguments partial = run_of(kept().recipe, out, {"--statistics", (dir / "partial.h5").string()});
-  refused(partial, 3, "the file lacks a Gram matrix of model.layers.1.mlp.down_proj");
-  refused(partial, 3, "the file has none of model.layers.2.self_attn.q_proj");
-  refused(partial, 3, "model.layers.3.self_attn.o_proj has 4 columns in the file, 256 in the model");
+  refused(partial, 3, "partial.h5 lacks a Gram matrix of model.layers.1.mlp.down_proj");
+  refused(partial, 3, "partial.h5 has none of model.layers.2.self_attn.q_proj");
+  refused(partial, 3,
+          "model.layers.3.self_attn.o_proj has 4 columns in " + (dir / "partial.h5").string() + ", 256 in the model");
   CHECK_FALSE(fs::exists(out));
 }
 
@@ -325,6 +331,10 @@ TEST_CASE("a killed run keeps the statistics of its finished blocks", "[statisti
   }
   CHECK(blocks >= 1);
   CHECK_FALSE(fs::exists(file));
+  const Outcome dropped = quietly(with(run_of(kept().recipe, output, text()), {"--resume"}));
+  CHECK(dropped.code == 6);
+  CHECK(has(dropped.err, "was begun with --save-statistics"));
+  CHECK(has(dropped.err, "give --save-statistics FILE again"));
   const Outcome resumed = quietly(with(arguments, {"--resume"}));
   INFO(resumed.err);
   REQUIRE(resumed.code == 0);

@@ -175,6 +175,7 @@ TEST_CASE("every bad weight is named, in all tensors at once") {
       CHECK(text.find("row 5, column 7: nan") != std::string::npos);
       CHECK(text.find("model.layers.1.mlp.down_proj.weight") != std::string::npos);
       CHECK(text.find("row 0, column 3: inf") != std::string::npos);
+      CHECK(text.find("has 1 weight that is NaN or infinite") != std::string::npos);
     }
     CHECK_FALSE(std::filesystem::exists(dir / scheme));
   }

@@ -58,6 +58,10 @@ class Algorithm {
   virtual CalibrationNeeds needs() const = 0;
   /// Why this algorithm cannot make weights of these arguments, or nothing.
   virtual std::optional<std::string> unsupported(const QuantArgs& weights) const = 0;
+  /// Fills in what this algorithm decides about how `weights` are stored and the scheme leaves open, such as an order
+  /// of columns. A sentence that begins with the parameter's name where the scheme says otherwise; the scheme's word
+  /// holds.
+  virtual std::optional<std::string> complete(QuantArgs& /*weights*/) const { return std::nullopt; }
   /// Files beside model and recipe whose contents decide the result, in an order that does not depend on the machine:
   /// they are part of the plan's identity. Throws Error{io} for what is not there.
   virtual std::vector<std::filesystem::path> input_files() const { return {}; }

@@ -43,6 +43,7 @@ struct LanguageModelOptions {
   bool quantize_kv_cache = true;             ///< as the checkpoint says, or as `kv_cache` says
   std::optional<KvQuantizer> kv_cache = {};  ///< instead of the checkpoint's own scheme
   const std::atomic<bool>* stop = nullptr;   ///< set to true: calls end with Error{interrupted}
+  int models = 1;                            ///< that share a limit of models * memory: for what is said of it
 };
 
 /// How a model is run within a memory budget. Results do not depend on it.

@@ -12,6 +12,7 @@
 
 #include "quant/calibration_data.h"
 #include "quant/checkpoint.h"
+#include "quant/error.h"
 #include "quant/layout.h"
 #include "quant/linalg.h"
 #include "quant/model.h"
@@ -29,6 +30,7 @@ struct CalibrationRequest {
   std::uint64_t activation_bytes = 0;     ///< activations held in memory, the rest goes to disk; 0: chosen by the plan
   std::filesystem::path statistics = {};  ///< a file of statistics to use in the place of `file`; empty: none
   std::filesystem::path save_statistics = {};  ///< where the statistics of the pass go; empty: nowhere
+  bool block_errors = false;  ///< the unquantized model runs beside, so that BlockReport::output is known of any recipe
 };
 
 /// Stands for the first layout, in the order of the registry, that can hold every linear of the plan.
@@ -129,7 +131,10 @@ struct Plan {
   std::string index_json;  ///< empty for a single file
 
   std::vector<std::string> problems;  ///< why it cannot run; all of them
-  std::vector<std::string> warnings;  ///< e.g. a target that matches nothing; errors with --strict
+  /// How many of `problems` are about calibration data, statistics or memory, rather than about recipe and model.
+  std::size_t input_problems = 0;
+  std::shared_ptr<const Error> input_error;  ///< what data or statistics could not be read for, if that is a problem
+  std::vector<std::string> warnings;         ///< e.g. a target that matches nothing; errors with --strict
 
   std::uint64_t bytes_before = 0;       ///< tensor bytes of the checkpoint
   std::uint64_t bytes_after = 0;        ///< tensor bytes of the output

@@ -149,6 +149,26 @@ struct RunReport {
 /// All layers together.
 ErrorSums total_errors(const RunReport& report);
 
+/// Errors of outputs over the layers where they were measured. Each layer counts the same, however large its outputs.
+struct OutputSummary {
+  std::size_t layers = 0;
+  double relative_error = 0;  ///< the mean over these layers
+  double sqnr_db = 0;         ///< of that mean
+  double largest = 0;         ///< relative error of the worst of them
+};
+/// Nothing if no layer's outputs were measured.
+std::optional<OutputSummary> output_summary(const RunReport& report);
+/// Indices of the `count` worst layers: by the error of their outputs, then those without one by that of their weights;
+/// not-a-number counts as the worst, model order among equals.
+std::vector<std::size_t> layers_by_error(const RunReport& report, std::size_t count);
+/// Layers that were not coded by their method, or whose inputs no calibration token reached.
+struct FallbackSummary {
+  std::size_t layers = 0;
+  std::size_t starved = 0;  ///< of these, for lack of calibration tokens (starved experts)
+  std::string sentence;     ///< "3 linears fell back, ...: ", the first of them and why; empty if there are none
+};
+FallbackSummary fallback_summary(const RunReport& report);
+
 /// JSON text: schema_version, sorted keys, newline at the end; per-row and per-group arrays are left to HDF5. All that
 /// depends on the machine or the clock stands under the one key "run".
 std::string report_to_json(const RunReport& report);

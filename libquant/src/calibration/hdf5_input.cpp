@@ -1,6 +1,8 @@
 #include "calibration/hdf5_input.h"
 
 #include <algorithm>
+#include <fstream>
+#include <string_view>
 
 #include "quant/error.h"
 
@@ -15,12 +17,26 @@ constexpr std::uint64_t kMaxText = 1 << 20;   // bytes of an attribute
 constexpr std::uint64_t kMaxDeflate = 1032;   // deflate shrinks no further, so more values were never written
 constexpr std::uint64_t kMaxLinks = 1 << 22;
 
+// HDF5 begins with a signature, after 0, 512, 1024, 2048, ... bytes of another format's.
+const std::string& signed_name(const std::string& name) {
+  constexpr std::string_view kSignature("\x89HDF\r\n\x1a\n", 8);
+  std::ifstream in(name, std::ios::binary | std::ios::ate);
+  const std::uint64_t size = in ? static_cast<std::uint64_t>(std::max<std::streamoff>(in.tellg(), 0)) : 0;
+  std::string begin(kSignature.size(), '\0');
+  for (std::uint64_t at = 0; at + begin.size() <= size; at = at == 0 ? 512 : 2 * at) {
+    in.seekg(static_cast<std::streamoff>(at));
+    in.read(begin.data(), static_cast<std::streamsize>(begin.size()));
+    if (begin == kSignature) return name;
+  }
+  throw Error(ErrorCode::corrupt_file, name + ": is no HDF5 file", {}, "Hdf5");
+}
+
 }  // namespace
 
 Hdf5Input::Hdf5Input(const std::filesystem::path& file, std::string kind)
     : name_(file.string()),
       kind_(std::move(kind)),
-      session_(name_, ErrorCode::corrupt_file),
+      session_(signed_name(name_), ErrorCode::corrupt_file),
       file_(session_.need(H5Fopen(name_.c_str(), H5F_ACC_RDONLY, H5P_DEFAULT), H5Fclose, "read it as HDF5")) {}
 
 void Hdf5Input::wrong(const std::string& path, const std::string& what) const {

@@ -106,11 +106,14 @@ MemoryPlan plan_memory(const ModelProgram& program, const LanguageModelOptions& 
     plan.bytes = fixed + plan.group_tokens * state;
     return plan;
   }
+  const double shared = std::max(1, options.models);
   throw Error(
       ErrorCode::usage,
-      fmt::format("a memory limit of {:.1f} MB is too small: at least {:.1f} MB are needed for sequences of {} "
+      fmt::format("a memory limit of {:.1f} MB{} is too small: at least {:.1f} MB are needed for sequences of {} "
                   "tokens",
-                  static_cast<double>(options.memory) / 1e6, static_cast<double>(plan.bytes) / 1e6 + 0.1, longest),
+                  shared * static_cast<double>(options.memory) / 1e6,
+                  options.models > 1 ? fmt::format(" for {} models", options.models) : "",
+                  shared * (static_cast<double>(plan.bytes) / 1e6 + 0.1), longest),
       "allow more with --memory, or take shorter windows with --seq-len", "MemoryTooSmall");
 }
 

@@ -125,8 +125,8 @@ void BatchRunner::note_bad_weights(const PlannedLinear& linear) {
   if (count == 0) return;  // it shares a global scale with the one that has them
   const auto& file = plan_.checkpoint->files()[linear.weight->file].path;
   const std::lock_guard lock(bad_mutex_);
-  bad_weights_.push_back(fmt::format("{} in {} has {} weights that are NaN or infinite (first at {})",
-                                     linear.weight->name, file.string(), count, where));
+  bad_weights_.push_back(fmt::format("{} in {} has {} weight{} NaN or infinite (first at {})", linear.weight->name,
+                                     file.string(), count, count == 1 ? " that is" : "s that are", where));
 }
 
 void BatchRunner::quantize_slice(Job& job, const PlannedLinear& linear, Slice& slice) {

@@ -53,7 +53,10 @@ void BlockStream::load(std::size_t chunk, bool moves, Values& values) {
 }
 
 std::vector<float> BlockStream::pack(std::size_t chunk, std::span<const ValueId> live, const Values& values) {
+  std::size_t count = 0;
+  for (const ValueId id : live) count += values.at(id).size();
   std::vector<float> packed;
+  packed.reserve(count);
   next_sizes_[chunk].clear();
   for (const ValueId id : live) {
     packed.insert(packed.end(), values.at(id).begin(), values.at(id).end());

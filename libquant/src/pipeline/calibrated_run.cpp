@@ -297,21 +297,23 @@ class CalibratedRun {
   // The way from the last statistics to the end of the program.
   void leave(const BlockWork& block, const BlockSolver& solver, BlockReport& report) {
     const Program& program = *block.program;
-    if (block.last && block.caches.empty()) return;
+    if (!block.whole) return;
     const std::size_t from = sides_.front()->stream->position();
     prepare(program.ops.size(), program, solver);
     const ValueId live[] = {program.output};
+    // What nothing goes on from is not kept.
+    const std::size_t to = block.last ? from : program.ops.size();
     OutputErrors errors;
     for (std::size_t chunk = 0; chunk < work_.chunks.size(); ++chunk) {
       std::vector<Values> values;
       for (const auto& side : sides_) {
-        values.push_back(side->stream->advance(chunk, program.ops.size(), live, program.ops.size(), live));
+        values.push_back(side->stream->advance(chunk, to, live, program.ops.size(), live));
       }
       if (sides_.size() > 1) add_errors(values[1].at(program.output), values[0].at(program.output), errors);
       worked(static_cast<double>(sides_.size()) *
              operations_between(work_, program, from, program.ops.size(), work_.chunks[chunk].tokens));
     }
-    for (const auto& side : sides_) side->stream->arrive(program.ops.size(), live);
+    for (const auto& side : sides_) side->stream->arrive(to, live);
     if (sides_.size() > 1) report.output = errors;
   }
 

@@ -117,6 +117,11 @@ RunReport assemble_report(const Plan& plan, std::map<ItemKey, ItemResult>&& resu
   for (const auto& [index, result] : of_linear) {
     report.layers.push_back(layer_report(plan, plan.linears[index], std::move(*result)));
   }
+  const FallbackSummary fallbacks = fallback_summary(report);
+  if (fallbacks.layers > 0) {
+    report.warnings.push_back(fallbacks.sentence +
+                              (fallbacks.starved > 0 ? "; more or other text may reach them" : ""));
+  }
   for (const PlannedCopy& copy : plan.copies) {
     if (copy.tensor == nullptr) continue;  // a tied head has no tensor of its own
     report.skipped.push_back({copy.tensor->name, copy.tensor->shape, std::string(dtype_name(copy.tensor->dtype)),

@@ -82,7 +82,13 @@ RunState load_state(const std::filesystem::path& directory, std::size_t chunks, 
     state.blocks = document.at("blocks");
     for (const json& entry : document.at("reports")) state.reports.push_back(report_from_json(entry));
     const json& counts = document.at("values");
-    if (counts.size() != streams) damaged(path, "it has another number of streams");
+    if (counts.size() != streams) {
+      throw Error(ErrorCode::io,
+                  directory.string() + " was begun with" + (counts.size() > streams ? "" : "out") +
+                      " the unquantized model beside the quantized one",
+                  counts.size() > streams ? "give --block-errors again, or start over with --overwrite-partial"
+                                          : "leave --block-errors out, or start over with --overwrite-partial");
+    }
     const auto data = stream_path(directory, state.blocks);
     const Descriptor file(::open(data.c_str(), O_RDONLY | O_CLOEXEC));
     if (file.get() < 0) throw_io_error("cannot open", data, errno);

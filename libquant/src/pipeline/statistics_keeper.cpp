@@ -73,6 +73,12 @@ void StatisticsKeeper::require_place(bool resumed) const {
 }
 
 void StatisticsKeeper::resume(std::size_t blocks) const {
+  for (std::size_t b = 0; !wanted() && b < plan_.work->blocks.size(); ++b) {
+    if (!std::filesystem::exists(file_of(b))) continue;
+    throw Error(ErrorCode::io,
+                directory_.string() + " was begun with --save-statistics: what it has kept would be lost without it",
+                "give --save-statistics FILE again, or start over with --overwrite-partial");
+  }
   for (std::size_t b = 0; wanted() && b < blocks; ++b) {
     if (!has_units(b) || std::filesystem::exists(file_of(b))) continue;
     throw Error(ErrorCode::io,

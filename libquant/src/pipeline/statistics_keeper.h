@@ -16,7 +16,8 @@ class StatisticsKeeper {
   /// Throws Error{io} if the file cannot be made where it is wanted, or (in a new run) there is no room for it. Leaves
   /// nothing there.
   void require_place(bool resumed) const;
-  /// Throws Error{io} if an earlier process finished `blocks` blocks without keeping their statistics.
+  /// Throws Error{io} if an earlier process finished `blocks` blocks without keeping their statistics, or kept some
+  /// that this run does not ask for.
   void resume(std::size_t blocks) const;
   /// Keeps the parts that --statistics can use: those that follow from the input alone.
   void add(std::size_t block, const InputUnit& unit, InputStatistics& statistics);

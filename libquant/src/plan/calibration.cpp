@@ -44,12 +44,17 @@ class Planner {
     const bool has_program = build_program();
     const CalibrationRequest& request = plan_.options.calibration;
     work_->save_statistics = !request.save_statistics.empty();
+    const std::size_t before = plan_.problems.size();
     const bool has_data = request.statistics.empty() ? read_data(plan_, *work_, has_program) : open_file();
+    plan_.input_problems += plan_.problems.size() - before;
     if (!has_program) return nullptr;
     add_blocks();
+    const std::size_t known = plan_.problems.size();
+    choose_streams();
     warn_of_residual(plan_, *work_);
     if (work_->statistics != nullptr) check_imported(plan_, *work_, summary_);
     if (work_->save_statistics) check_saved(plan_, *work_);
+    plan_.input_problems += plan_.problems.size() - known;
     warn_of_idle_transforms(plan_, *work_);
     warn_of_head(plan_, *work_);
     require_reach(plan_, *work_);
@@ -87,6 +92,24 @@ class Planner {
     for (const BlockWork& block : work_->blocks) {
       for (const std::size_t linear : block.linears) work_->linear_is_here[linear] = true;
       for (const std::size_t copy : block.copies) work_->copy_is_here[copy] = true;
+    }
+  }
+
+  // Where the unquantized model runs beside, the last layer's outputs too are compared; a head's would cost much.
+  void choose_streams() {
+    if (plan_.options.calibration.block_errors) {
+      if (work_->statistics == nullptr) {
+        work_->second_stream = true;
+      } else {
+        plan_.problems.emplace_back(
+            "errors of blocks need the model to run: give --calibration FILE instead of statistics, or leave "
+            "--block-errors out");
+      }
+    }
+    for (std::size_t b = 0; b < work_->blocks.size(); ++b) {
+      BlockWork& block = work_->blocks[b];
+      const bool is_layer = b > 0 && b <= work_->program.blocks.size();
+      block.whole = !block.last || !block.caches.empty() || (is_layer && work_->second_stream);
     }
   }
 

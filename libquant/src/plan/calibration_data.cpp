@@ -8,6 +8,7 @@
 #include "plan/calibration_work.h"
 #include "quant/data_files.h"
 #include "quant/error.h"
+#include "quant/language_model.h"
 
 namespace quant {
 namespace {
@@ -52,6 +53,13 @@ void check_data(Plan& plan, const CalibrationWork& work) {
                     "use --seq-len {}",
                     longest, program.max_positions, program.max_positions));
   }
+  const std::uint64_t trained = trained_positions(plan.checkpoint->config());
+  if (program.max_positions == 0 && trained != 0 && longest > trained) {
+    plan.warnings.push_back(
+        fmt::format("calibration data: sequences of {} tokens, but the model was made for {} positions "
+                    "(max_position_embeddings); statistics of positions beyond may mislead",
+                    longest, trained));
+  }
   const std::uint64_t wanted = plan.options.calibration.data.samples;
   if (wanted > work.data.sequences.size()) {
     plan.warnings.push_back(fmt::format("calibration data: {} gives {} sequences, not {}", work.data.source,
@@ -83,6 +91,7 @@ bool read_data(Plan& plan, CalibrationWork& work, bool has_program) {
     work.data = read_sequences(request.file, tokenizer ? &*tokenizer : nullptr, request.data);
   } catch (const Error& error) {
     add_problem(plan, "calibration data: ", error);
+    plan.input_error = std::make_shared<const Error>(error);
     return false;
   }
   if (has_program) check_data(plan, work);

@@ -21,8 +21,9 @@ constexpr std::uint64_t kSmallestChunk = 256;
 // What is spilled stays in the page cache while there is room, so that a small budget costs little.
 constexpr std::uint64_t kActivationBytes = 1024 * kMiB;
 constexpr std::uint64_t kStatisticsBytes = 1536 * kMiB;
-// Of the libraries that multiply: their code buffers and per-thread workspace.
-constexpr std::uint64_t kLibraryBytes = 48 * kMiB;
+// Of the libraries that multiply: their code buffers, and workspace that grows with the operands up to a bound.
+constexpr std::uint64_t kLibraryBytes = 2 * kMiB;
+constexpr std::uint64_t kLargestWorkspace = 46 * kMiB;
 // Of one input in a file of statistics, beside its values.
 constexpr std::uint64_t kGroupBytes = 16384;
 // Shares of the measured rate of products that the parts reach; only order the estimate.
@@ -139,7 +140,7 @@ class Estimator {
         for (const InputUnit& unit : sweep.units) most = std::max(most, solve_bytes(*block.program, unit));
       }
     }
-    return most + kLibraryBytes;
+    return most + library_bytes();
   }
 
   // Triangles of Gram matrices and a few rows, compressed at best, and what HDF5 writes around each.
@@ -161,10 +162,23 @@ class Estimator {
   std::uint64_t peak() const {
     std::uint64_t most = 0;
     for (const BlockWork& block : work_.blocks) most = std::max(most, peak(block));
-    return most + std::min(summary_.activation_bytes, store_bytes()) + kLibraryBytes + summary_.tokens * 4;
+    return most + with_gaps(std::min(summary_.activation_bytes, store_bytes())) + library_bytes() + summary_.tokens * 4;
   }
 
+  // Chunks of several widths come and go in the heap, which keeps gaps between them: a fifth to a quarter was measured.
+  static std::uint64_t with_gaps(std::uint64_t activations) { return activations + activations / 4; }
+  // The most activations whose gaps fit as well.
+  static std::uint64_t without_gaps(std::uint64_t bytes) { return bytes / 5 * 4; }
+
  private:
+  std::uint64_t library_bytes() const {
+    std::uint64_t largest = 0;
+    for (const PlannedLinear& linear : plan_.linears) {
+      largest = std::max(largest, linear.shape.rows * linear.shape.cols * sizeof(float));
+    }
+    return kLibraryBytes + std::min(kLargestWorkspace, 2 * largest);
+  }
+
   std::uint64_t weights_bytes(const BlockWork& block) const {
     std::uint64_t weights = 0;
     for (const std::size_t linear : block.linears) {
@@ -195,7 +209,7 @@ class Estimator {
       most = std::max(most, folded + (statistics - std::min(first, statistics)) + solving);
       position = sweep.begin;
     }
-    if (!block.last) most = std::max(most, passing(program, position, program.ops.size(), program.ops.size()));
+    if (block.whole) most = std::max(most, passing(program, position, program.ops.size(), program.ops.size()));
     return most;
   }
 
@@ -252,7 +266,7 @@ void count_operations(const Plan& plan, const CalibrationWork& work, Calibration
   for (const BlockWork& block : work.blocks) {
     const Program& program = *block.program;
     std::size_t end = program.ops.size();
-    if (block.last && !block.sweeps.empty()) end = block.sweeps.back().begin;
+    if (!block.whole && !block.sweeps.empty()) end = block.sweeps.back().begin;
     const double streams = work.second_stream ? 2 : 1;
     summary.product_operations += streams * operations_between(work, program, 0, end, summary.tokens);
     if (!block.sites.empty()) {
@@ -383,6 +397,7 @@ namespace {
 void refuse_memory(Plan& plan) {
   const std::uint64_t limit = plan.options.memory_bytes;
   if (limit == 0 || plan.peak_memory <= limit) return;
+  ++plan.input_problems;
   plan.problems.push_back(
       fmt::format("a memory limit of {:.1f} MB is too small for calibration: at least {:.1f} MB "
                   "are needed",
@@ -418,8 +433,7 @@ void estimate_calibration(Plan& plan, CalibrationWork& work) {
     if (asked == 0) {
       summary.activation_bytes = 0;
       const std::uint64_t fixed = peak();
-      const std::uint64_t left = limit > fixed ? limit - fixed : 0;
-      summary.activation_bytes = left;
+      summary.activation_bytes = Estimator::without_gaps(limit > fixed ? limit - fixed : 0);
     }
     while (peak() > limit && summary.statistics_bytes > 16 * kMiB) summary.statistics_bytes /= 2;
     while (peak() > limit && summary.chunk_tokens > kSmallestChunk) {

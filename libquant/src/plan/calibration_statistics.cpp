@@ -44,8 +44,10 @@ void check_model(Plan& plan, const StatisticsOrigin& origin, const std::string& 
   if (origin.model_hash.empty()) {
     plan.warnings.push_back(file + " does not say which model it is of; only names and shapes were compared");
   } else if (origin.model_hash != model_fingerprint(*plan.checkpoint)) {
-    plan.problems.push_back(fmt::format("{} holds statistics of another model{}", file,
-                                        origin.model.empty() ? "" : " (" + origin.model + ")"));
+    plan.problems.push_back(
+        fmt::format("{} holds statistics of another model{}, not of {}; collect them of this one (quant run with "
+                    "--calibration FILE --save-statistics FILE), or name theirs with --model",
+                    file, origin.model.empty() ? "" : " (" + origin.model + ")", plan.checkpoint->location().string()));
   }
 }
 
@@ -64,6 +66,7 @@ void check_recipe(Plan& plan, const CalibrationWork& work, const char* what) {
 
 void check_unit(Plan& plan, const Program& program, const InputUnit& unit, const StatisticsFileReader& file,
                 std::vector<std::string>& absent, std::uint64_t& tokens) {
+  const std::string name = plan.options.calibration.statistics.string();
   const std::uint64_t width = program.values[static_cast<std::size_t>(unit.value)].width;
   for (const std::string& module : modules_of(plan, unit)) {
     if (!file.has(module)) {
@@ -74,9 +77,9 @@ void check_unit(Plan& plan, const Program& program, const InputUnit& unit, const
     tokens = std::max(tokens, found.tokens);
     if (found.cols != width) {
       plan.problems.push_back(
-          fmt::format("statistics: {} has {} columns in the file, {} in the model", module, found.cols, width));
+          fmt::format("statistics: {} has {} columns in {}, {} in the model", module, found.cols, name, width));
     } else if (const std::string parts = missing_parts(unit.needs, found.parts); !parts.empty()) {
-      plan.problems.push_back(fmt::format("statistics: the file lacks {} of {}", parts, module));
+      plan.problems.push_back(fmt::format("statistics: {} lacks {} of {}", name, parts, module));
     }
   }
 }
@@ -128,14 +131,15 @@ std::shared_ptr<const StatisticsFileReader> open_statistics(Plan& plan, Calibrat
     summary.statistics_tool = reader->origin().tool_version;
     return reader;
   } catch (const Error& error) {
-    plan.problems.push_back(std::string("statistics: ") + error.what());
+    add_problem(plan, "statistics: ", error);
+    plan.input_error = std::make_shared<const Error>(error);
     return nullptr;
   }
 }
 
 void check_imported(Plan& plan, const CalibrationWork& work, CalibrationPlan& summary) {
   check_recipe(plan, work, "--statistics");
-  if (work.second_stream) {
+  if (work.second_stream) {  // of --block-errors the plan has spoken
     plan.problems.emplace_back(
         "statistics: asymmetric calibration and compensation of the residual stream run the unquantized model beside "
         "the quantized one; give --calibration FILE for them, or switch them off (asymmetric: 0, residual: 0)");
@@ -156,7 +160,12 @@ void check_imported(Plan& plan, const CalibrationWork& work, CalibrationPlan& su
   } catch (const Error& error) {
     plan.problems.push_back(std::string("statistics: ") + error.what());
   }
-  if (!absent.empty()) plan.problems.push_back(fmt::format("statistics: the file has none of {}", list_of(absent)));
+  if (!absent.empty()) {
+    plan.problems.push_back(
+        fmt::format("statistics: {} has none of {}; it was made with a recipe that leaves them out, or is of another "
+                    "model",
+                    plan.options.calibration.statistics.string(), list_of(absent)));
+  }
 }
 
 void check_saved(Plan& plan, const CalibrationWork& work) {

@@ -60,7 +60,8 @@ struct BlockWork {
   std::vector<std::size_t> linears;  ///< indices into Plan::linears of all that this program codes
   std::vector<std::size_t> copies;   ///< indices into Plan::copies of tensors that transforms may change
   std::vector<std::size_t> caches;   ///< indices into Plan::caches, one per attention operation
-  bool last = false;                 ///< nothing after it is needed: its outputs are not computed
+  bool last = false;                 ///< nothing after it is needed
+  bool whole = false;                ///< its outputs are computed: more follows, or they are measured
 };
 
 /// Sequences [first, first + count) of `tokens` tokens go through a program together.

@@ -45,9 +45,11 @@ class ProblemCollector {
 };
 
 // The scheme groups of all modifiers under distinct names, and where each modifier's begin.
-std::vector<std::size_t> collect_groups(const Recipe& recipe, Plan& plan) {
+std::vector<std::size_t> collect_groups(const Recipe& recipe, const std::vector<ModifierAlgorithm>& algorithms,
+                                        Plan& plan) {
   std::vector<std::size_t> first;
-  for (const RecipeModifier& modifier : recipe.modifiers) {
+  for (std::size_t m = 0; m < recipe.modifiers.size(); ++m) {
+    const RecipeModifier& modifier = recipe.modifiers[m];
     first.push_back(plan.groups.size());
     for (const RecipeScheme& scheme : modifier.schemes) {
       const auto taken = [&](const std::string& name) {
@@ -57,6 +59,9 @@ std::vector<std::size_t> collect_groups(const Recipe& recipe, Plan& plan) {
       std::string name = scheme.name;
       for (std::size_t n = plan.groups.size(); taken(name); ++n) name = fmt::format("group_{}", n);
       plan.groups.push_back({name, scheme.scheme, {}});
+      // The scheme's word holds; that both were given and differ is a mistake of the recipe's text.
+      auto& weights = plan.groups.back().scheme.weights;
+      if (weights && algorithms[m].own != nullptr) algorithms[m].own->complete(*weights);
     }
   }
   return first;
@@ -375,7 +380,7 @@ Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registr
   if (container == nullptr) plan.problems.push_back("there is no container named '" + options.container + "'");
   check_model(checkpoint, plan);
   const auto algorithms = create_or_complain(plan.recipe, registry, plan);
-  const auto first_group = collect_groups(plan.recipe, plan);
+  const auto first_group = collect_groups(plan.recipe, algorithms, plan);
   const ModelOutline outline = outline_model(checkpoint);
   try {
     add_modules(outline, plan_detail::assign_targets(plan.recipe, outline, plan), first_group, plan);

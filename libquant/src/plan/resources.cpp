@@ -122,6 +122,7 @@ void estimate_resources(Plan& plan) {
   plan.options.threads = threads;
   plan.peak_memory = memory_of_plan(plan, threads);
   if (limit != 0 && plan.peak_memory > limit) {
+    ++plan.input_problems;
     plan.problems.push_back(fmt::format("a memory limit of {:.1f} MB is too small: at least {:.1f} MB are needed",
                                         static_cast<double>(limit) / 1e6,
                                         static_cast<double>(plan.peak_memory) / 1e6 + 0.1));

@@ -35,6 +35,12 @@ Hdf5Handle Hdf5Session::need(hid_t id, Hdf5Handle::Close close, const std::strin
 void Hdf5Session::fail(const std::string& action) const {
   std::string reason;
   H5Ewalk2(H5E_DEFAULT, H5E_WALK_UPWARD, keep_first, &reason);
+  if (code_ == ErrorCode::corrupt_file) {
+    throw Error(
+        code_,
+        file_ + ": is damaged or truncated" + (reason.empty() ? "" : " (HDF5: " + reason + ")") + ": cannot " + action,
+        {}, "Hdf5");
+  }
   throw Error(code_, file_ + ": cannot " + action + (reason.empty() ? "" : " (HDF5: " + reason + ")"), {}, "Hdf5");
 }
 

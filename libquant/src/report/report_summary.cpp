@@ -4,8 +4,10 @@
 #include <charconv>
 #include <cmath>
 #include <limits>
+#include <numeric>
 #include <string_view>
 #include <unordered_map>
+#include <utility>
 
 namespace quant {
 
@@ -13,6 +15,72 @@ ErrorSums total_errors(const RunReport& report) {
   ErrorSums total;
   for (const LayerReport& layer : report.layers) total += layer.sums;
   return total;
+}
+
+namespace {
+
+double output_error(const LayerReport& layer) { return summarize(*layer.calibration->output).nmse; }
+
+double as_key(double error) { return std::isnan(error) ? std::numeric_limits<double>::infinity() : error; }
+
+// The end of what quantizers and the pipeline say of linears that too few tokens, or none, reached.
+bool is_starved(const std::string& reason) { return reason.find("reached it") != std::string::npos; }
+
+std::string fallback_of(const LayerReport& layer) {
+  if (layer.calibration && !layer.calibration->fallback.empty()) return layer.calibration->fallback;
+  const auto note = std::find_if(layer.notes.begin(), layer.notes.end(), is_starved);
+  return note == layer.notes.end() ? std::string() : *note;
+}
+
+bool has_output(const LayerReport& layer) { return layer.calibration && layer.calibration->output; }
+
+}  // namespace
+
+std::optional<OutputSummary> output_summary(const RunReport& report) {
+  OutputSummary summary;
+  double sum = 0;
+  for (const LayerReport& layer : report.layers) {
+    if (!has_output(layer)) continue;
+    ++summary.layers;
+    sum += output_error(layer);
+    summary.largest = std::max(summary.largest, as_key(output_error(layer)));
+  }
+  if (summary.layers == 0) return std::nullopt;
+  summary.relative_error = sum / static_cast<double>(summary.layers);
+  summary.sqnr_db = -10.0 * std::log10(summary.relative_error);
+  return summary;
+}
+
+std::vector<std::size_t> layers_by_error(const RunReport& report, std::size_t count) {
+  std::vector<std::size_t> order(report.layers.size());
+  std::iota(order.begin(), order.end(), std::size_t{0});
+  const auto key = [&](std::size_t i) {
+    const LayerReport& layer = report.layers[i];
+    const bool measured = has_output(layer);
+    return std::pair(measured, as_key(measured ? output_error(layer) : summarize(layer.sums).nmse));
+  };
+  std::stable_sort(order.begin(), order.end(), [&](std::size_t a, std::size_t b) { return key(a) > key(b); });
+  order.resize(std::min(order.size(), count));
+  return order;
+}
+
+FallbackSummary fallback_summary(const RunReport& report) {
+  constexpr std::size_t kNamed = 3;
+  FallbackSummary summary;
+  std::string names;
+  for (const LayerReport& layer : report.layers) {
+    const std::string reason = fallback_of(layer);
+    if (reason.empty()) continue;
+    if (is_starved(reason)) ++summary.starved;
+    if (++summary.layers <= kNamed) names += (names.empty() ? "" : "; ") + layer.module + ": " + reason;
+  }
+  if (summary.layers == 0) return summary;
+  summary.sentence = std::to_string(summary.layers) + (summary.layers == 1 ? " linear" : " linears") + " fell back";
+  if (summary.starved > 0)
+    summary.sentence += ", " + std::to_string(summary.starved) + " for lack of calibration tokens";
+  summary.sentence += ": " + names;
+  if (summary.layers > kNamed) summary.sentence += "; and " + std::to_string(summary.layers - kNamed) + " more";
+  return summary;
 }
 
 }  // namespace quant
