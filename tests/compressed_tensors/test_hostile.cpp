@@ -190,7 +190,9 @@ TEST_CASE("wrong types in quantization_config are named") {
       CHECK(contains(config_error([&](auto& c) { c["config_groups"] = value; }), "config_groups"));
     }
     if (!value.is_string()) {
-      CHECK(contains(config_error([&](auto& c) { c["config_groups"]["group_0"]["targets"] = nlohmann::json::array({value}); }), "targets"));
+      CHECK(contains(
+          config_error([&](auto& c) { c["config_groups"]["group_0"]["targets"] = nlohmann::json::array({value}); }),
+          "targets"));
     }
   }
   for (const std::int64_t bits : {0L, -1L, 9L, 33L, 1L << 40}) CHECK(contains(weights("num_bits", bits), "num_bits"));
