@@ -2,13 +2,15 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "quant/error.h"
 #include "quant/registry.h"
 #include "quant/weight_rows.h"
+#include "shared/checks.h"
+#include "shared/whole_weight.h"
 
 namespace quant {
 namespace {
@@ -40,14 +42,8 @@ std::optional<std::string> reason_against(const QuantArgs& args) {
 }
 
 void check(const TensorView& rows, std::span<const float> importance) {
-  if (!importance.empty() && importance.size() != rows.cols() && importance.size() != rows.rows() * rows.cols()) {
-    throw Error(ErrorCode::usage, "an importance of " + std::to_string(importance.size()) + " numbers for a weight " +
-                                      to_string(rows.shape));
-  }
-  if (const auto bad = find_non_finite(rows)) {
-    throw Error(ErrorCode::numerical, "the weight in row " + std::to_string(bad->row) + ", column " +
-                                          std::to_string(bad->col) + " is " + std::to_string(bad->value));
-  }
+  shared::check_importance(importance, rows, true);
+  shared::require_finite(rows);
 }
 
 // What decides the scale of the weights that share one.
@@ -80,15 +76,6 @@ class Magnitudes {
   float largest_ = 0;
   bool single_ = true, zeros_ = false;
 };
-
-// `scale` in its stored type; where that is 0 or infinite, the type's smallest normal or largest number.
-float storable(float scale, DType type) {
-  const float rounded = round_to_dtype(type, scale);
-  const float smallest = type == DType::F16 ? 0x1p-14F : std::numeric_limits<float>::min();
-  if (rounded < smallest) return smallest;
-  if (std::isfinite(rounded)) return rounded;
-  return type == DType::F16 ? 65504.0F : type == DType::BF16 ? 0x1.FEp127F : std::numeric_limits<float>::max();
-}
 
 std::span<const float> part_of(std::span<const float> importance, std::uint64_t cols, std::uint64_t row,
                                std::uint64_t col, std::uint64_t width) {
@@ -151,7 +138,7 @@ class BitNet final : public Quantizer {
         reader.read(r, col, values);
         magnitudes.add(values, part_of(importance, out.cols, r, col, width));
       }
-      out.scales[unit] = storable(params.scale.value_or(magnitudes.scale(signs)), scale_dtype);
+      out.scales[unit] = shared::storable_scale(params.scale.value_or(magnitudes.scale(signs)), scale_dtype);
       for (std::uint64_t r = first; r < end; ++r) {
         reader.read(r, col, values);
         encode(values, out.scales[unit], signs, out.codes.data() + r * out.cols + col);
@@ -164,18 +151,7 @@ class BitNet final : public Quantizer {
 }  // namespace
 
 QuantizedTensor bitnet_quantize(const TensorView& weight, QuantArgs args, std::span<const float> importance) {
-  const bool strategy_given = args.strategy != Strategy::tensor || (!args.group_size && !args.block_structure);
-  std::string problems;
-  for (const std::string& problem : complete_and_check(args, strategy_given)) {
-    problems += (problems.empty() ? "" : "; ") + problem;
-  }
-  if (problems.empty()) problems = reason_against(args).value_or("");
-  if (!problems.empty()) throw Error(ErrorCode::usage, problems);
-  const BitNet algorithm;
-  const TensorParams params = algorithm.prepare(weight, args, importance, 1);
-  QuantizedTensor out;
-  algorithm.quantize_rows(weight, args, args.scale_dtype.value_or(DType::F32), params, importance, out, {});
-  return out;
+  return shared::quantize_weight(BitNet(), weight, std::move(args), importance);
 }
 
 std::unique_ptr<Quantizer> make_bitnet() { return std::make_unique<BitNet>(); }

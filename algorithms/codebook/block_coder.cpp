@@ -5,6 +5,8 @@
 #include <limits>
 #include <numeric>
 
+#include "shared/checks.h"
+
 namespace quant::codebook {
 namespace {
 
@@ -47,14 +49,6 @@ void Table::encode(std::span<const float> values, float inverse, std::int8_t* co
 
 float inverse_of(float scale) { return 1.0F / scale; }
 
-float storable_scale(float scale, DType type) {
-  const float rounded = round_to_dtype(type, scale);
-  const float smallest = type == DType::F16 ? 0x1p-14F : std::numeric_limits<float>::min();
-  if (std::fabs(rounded) < smallest) return smallest;
-  if (std::isfinite(rounded)) return rounded;
-  return type == DType::F16 ? 65504.0F : type == DType::BF16 ? 0x1.FEp127F : std::numeric_limits<float>::max();
-}
-
 float largest_magnitude(std::span<const float> values) {
   float largest = 0;
   for (const float value : values) largest = std::max(largest, std::fabs(value));
@@ -83,12 +77,12 @@ double ScaleFinder::error_of(const Table& table, std::span<const float> values, 
 float ScaleFinder::find(const Table& table, std::span<const float> values, std::span<const float> importance,
                         DType type) {
   const float largest = largest_magnitude(values);
-  float best = storable_scale(largest, type);
+  float best = shared::storable_scale(largest, type);
   if (largest < 1e-30F || largest > 1e30F) return best;
   double refit = 0;
   double least = error_of(table, values, importance, best, refit);
   const auto consider = [&](double wanted) {
-    const float scale = storable_scale(static_cast<float>(wanted), type);
+    const float scale = shared::storable_scale(static_cast<float>(wanted), type);
     const double error = error_of(table, values, importance, scale, refit);
     if (error >= least) return;
     least = error;

@@ -29,8 +29,6 @@ class Table {
 
 /// 1 / scale as codes are made with it.
 float inverse_of(float scale);
-/// `scale` in its stored type; where that is 0 or infinite, the type's smallest normal or largest number.
-float storable_scale(float scale, DType type);
 
 /// The largest magnitude.
 float largest_magnitude(std::span<const float> values);

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "codebook/block_coder.h"
@@ -10,6 +11,8 @@
 #include "quant/registry.h"
 #include "quant/scale_codes.h"
 #include "quant/weight_rows.h"
+#include "shared/checks.h"
+#include "shared/whole_weight.h"
 
 namespace quant {
 namespace {
@@ -43,23 +46,13 @@ std::optional<std::string> reason_against(const QuantArgs& args) {
   }
 }
 
-void check_importance(std::span<const float> importance, const TensorView& rows) {
-  const std::uint64_t cols = rows.cols();
-  if (importance.empty() || importance.size() == cols || importance.size() == rows.rows() * cols) return;
-  throw Error(ErrorCode::usage, "an importance of " + std::to_string(importance.size()) + " numbers for a weight " +
-                                    to_string(rows.shape));
-}
-
 // The weights that share each scale, side by side.
 class Units {
  public:
   Units(const TensorView& view, const QuantArgs& args, std::span<const float> importance)
       : rows_(view.rows()), cols_(view.cols()), grid_(scale_grid(args, view.rows(), view.cols())) {
-    check_importance(importance, view);
-    if (const auto bad = find_non_finite(view)) {
-      throw Error(ErrorCode::numerical, "the weight in row " + std::to_string(bad->row) + ", column " +
-                                            std::to_string(bad->col) + " is " + std::to_string(bad->value));
-    }
+    shared::check_importance(importance, view, true);
+    shared::require_finite(view);
     values_.resize(rows_ * cols_);
     read_f32(view, 0, values_);
     if (importance.empty()) return;
@@ -123,7 +116,7 @@ std::vector<float> find_scales(Units& units, const QuantArgs& args, DType type) 
   ScaleFinder finder;
   std::vector<float> scales(units.count());
   for (std::uint64_t u = 0; u < scales.size(); ++u) {
-    scales[u] = search ? units.search(u, table, type, finder) : codebook::storable_scale(units.absmax(u), type);
+    scales[u] = search ? units.search(u, table, type, finder) : shared::storable_scale(units.absmax(u), type);
   }
   return scales;
 }
@@ -164,7 +157,7 @@ class FixedCodebook final : public Quantizer {
     if (out.codes.empty()) return;
     if (args.strategy == Strategy::tensor) {
       if (!params.scale) throw Error(ErrorCode::usage, "strategy tensor needs the scale that prepare() finds");
-      out.scales = {codebook::storable_scale(*params.scale, scale_dtype)};
+      out.scales = {shared::storable_scale(*params.scale, scale_dtype)};
     } else {
       out.scales = find_scales(units, args, args.double_quant ? DType::F32 : scale_dtype);
     }
@@ -186,18 +179,7 @@ class FixedCodebook final : public Quantizer {
 
 QuantizedTensor codebook_quantize(const TensorView& weight, QuantArgs args, std::span<const float> importance,
                                   const CodebookOptions& options) {
-  const bool strategy_given = args.strategy != Strategy::tensor || (!args.group_size && !args.block_structure);
-  std::string problems;
-  for (const std::string& problem : complete_and_check(args, strategy_given)) {
-    problems += (problems.empty() ? "" : "; ") + problem;
-  }
-  if (problems.empty()) problems = reason_against(args).value_or("");
-  if (!problems.empty()) throw Error(ErrorCode::usage, problems);
-  const FixedCodebook algorithm(options);
-  const TensorParams params = algorithm.prepare(weight, args, importance, 1);
-  QuantizedTensor out;
-  algorithm.quantize_rows(weight, args, args.scale_dtype.value_or(DType::F32), params, importance, out, {});
-  return out;
+  return shared::quantize_weight(FixedCodebook(options), weight, std::move(args), importance);
 }
 
 std::unique_ptr<Quantizer> make_codebook(const CodebookOptions& options) {
@@ -210,18 +192,10 @@ void register_codebook(Registry& registry) {
   entry.modifier = "CodebookModifier";
   entry.summary = "NF4 and FP4: a fixed table of 16 values and a scale per block, absmax or searched";
   entry.source = "Dettmers et al. 2023, QLoRA (arXiv 2305.14314); bitsandbytes, quantize_4bit";
-  entry.parameters = {{"importance", ParameterSpec::Type::text, std::string("none"),
-                       "weight of squared errors in the search for scales: none, or hessian: the mean square of the "
-                       "column's input (needs calibration data)"}};
+  entry.parameters = {shared::importance_parameter("squared errors in the search for scales")};
   entry.create = [](const Parameters& parameters) -> std::unique_ptr<Algorithm> {
     CodebookOptions options;
-    if (const auto given = parameters.find("importance"); given != parameters.end()) {
-      const auto& name = std::get<std::string>(given->second);
-      if (name != "none" && name != "hessian") {
-        throw Error(ErrorCode::usage, "importance must be none or hessian, not '" + name + "'");
-      }
-      options.hessian = name == "hessian";
-    }
+    options.hessian = shared::wants_hessian(parameters);
     return make_codebook(options);
   };
   registry.add(std::move(entry));

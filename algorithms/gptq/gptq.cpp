@@ -9,6 +9,7 @@
 #include "quant/error.h"
 #include "quant/registry.h"
 #include "quant/rtn.h"
+#include "shared/checks.h"
 #include "solver.h"
 
 namespace quant {
@@ -207,14 +208,8 @@ CalibrationNeeds gptq_needs(const GptqOptions& options) {
 
 GptqResult gptq_quantize(std::span<const float> weight, std::uint64_t rows, const InputStatistics& inputs,
                          QuantArgs args, const GptqOptions& options, int threads) {
-  const bool strategy_given = args.strategy != Strategy::tensor || (!args.group_size && !args.block_structure);
-  std::string problems;
-  for (const std::string& problem : complete_and_check(args, strategy_given)) {
-    problems += (problems.empty() ? "" : "; ") + problem;
-  }
   const std::unique_ptr<CalibratedQuantizer> gptq = make_gptq(options);
-  if (problems.empty()) problems = gptq->unsupported(args).value_or("");
-  if (!problems.empty()) throw Error(ErrorCode::usage, problems);
+  shared::complete_args(*gptq, args);
   std::vector<float> values(weight.begin(), weight.end());
   GptqResult result;
   LinearTask task;

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <cmath>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "hqq/zero_search.h"
@@ -10,6 +11,8 @@
 #include "quant/kernels.h"
 #include "quant/registry.h"
 #include "quant/weight_rows.h"
+#include "shared/checks.h"
+#include "shared/whole_weight.h"
 
 namespace quant {
 namespace {
@@ -44,25 +47,6 @@ std::optional<std::string> reason_against(const QuantArgs& args) {
     return "HQQ finds ranges itself and cannot use the observer '" + *args.observer + "'";
   }
   return std::nullopt;
-}
-
-void check_importance(std::span<const float> importance, std::uint64_t cols) {
-  if (importance.empty()) return;
-  if (importance.size() != cols) {
-    throw Error(ErrorCode::usage, "importance has " + std::to_string(importance.size()) + " values for " +
-                                      std::to_string(cols) + " columns");
-  }
-  for (const float value : importance) {
-    if (value >= 0 && std::isfinite(value)) continue;
-    throw Error(ErrorCode::usage, "an importance is " + std::to_string(value) + ", not a number from 0 up");
-  }
-}
-
-void reject_non_finite(const TensorView& rows) {
-  const auto bad = find_non_finite(rows);
-  if (!bad) return;
-  throw Error(ErrorCode::numerical, "the weight in row " + std::to_string(bad->row) + ", column " +
-                                        std::to_string(bad->col) + " is " + std::to_string(bad->value));
 }
 
 // Codes one slice of rows.
@@ -134,8 +118,8 @@ class Hqq final : public Quantizer {
 
   void quantize_rows(const TensorView& rows, const QuantArgs& args, DType scale_dtype, const TensorParams&,
                      std::span<const float> importance, QuantizedTensor& out, SliceErrors errors) const override {
-    check_importance(importance, rows.cols());
-    reject_non_finite(rows);
+    shared::check_importance(importance, rows, false);
+    shared::require_finite(rows);
     out.resize(args, rows.rows(), rows.cols());
     out.scale_dtype = scale_dtype;
     if (out.codes.empty()) return;
@@ -175,16 +159,7 @@ HqqOptions options_of(const Parameters& parameters) {
 
 QuantizedTensor hqq_quantize(const TensorView& weight, QuantArgs args, std::span<const float> importance,
                              const HqqOptions& options) {
-  const bool strategy_given = args.strategy != Strategy::tensor || (!args.group_size && !args.block_structure);
-  std::string problems;
-  for (const std::string& problem : complete_and_check(args, strategy_given)) {
-    problems += (problems.empty() ? "" : "; ") + problem;
-  }
-  if (problems.empty()) problems = reason_against(args).value_or("");
-  if (!problems.empty()) throw Error(ErrorCode::usage, problems);
-  QuantizedTensor out;
-  Hqq(options).quantize_rows(weight, args, args.scale_dtype.value_or(DType::F32), {}, importance, out, {});
-  return out;
+  return shared::quantize_weight(Hqq(options), weight, std::move(args), importance);
 }
 
 std::unique_ptr<Quantizer> make_hqq(const HqqOptions& options) { return std::make_unique<Hqq>(options); }

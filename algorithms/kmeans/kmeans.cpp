@@ -1,19 +1,19 @@
 #include "quant/kmeans.h"
 
-#include <omp.h>
-
 #include <algorithm>
 #include <array>
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 
 #include "kmeans/partition.h"
 #include "kmeans/points.h"
 #include "quant/error.h"
 #include "quant/registry.h"
 #include "quant/weight_rows.h"
-#include "rtn/parallel_for.h"
+#include "shared/checks.h"
+#include "shared/whole_weight.h"
 
 namespace quant {
 namespace {
@@ -103,25 +103,6 @@ std::optional<std::string> reason_against(const QuantArgs& args) {
   }
 }
 
-void reject_non_finite(const TensorView& rows) {
-  const auto bad = find_non_finite(rows);
-  if (!bad) return;
-  throw Error(ErrorCode::numerical, "the weight in row " + std::to_string(bad->row) + ", column " +
-                                        std::to_string(bad->col) + " is " + std::to_string(bad->value));
-}
-
-void check_importance(std::span<const float> importance, const TensorView& rows) {
-  const std::uint64_t cols = rows.cols();
-  if (!importance.empty() && importance.size() != cols && importance.size() != rows.rows() * cols) {
-    throw Error(ErrorCode::usage, "an importance of " + std::to_string(importance.size()) + " numbers for a weight " +
-                                      to_string(rows.shape));
-  }
-  for (const float value : importance) {
-    if (value >= 0 && std::isfinite(value)) continue;
-    throw Error(ErrorCode::usage, "an importance is " + std::to_string(value) + ", not a number from 0 up");
-  }
-}
-
 // One slice of rows while it is coded.
 class SliceCoder {
  public:
@@ -195,8 +176,8 @@ class KMeans final : public Quantizer {
                        int) const override {
     TensorParams params;
     if (args.strategy != Strategy::tensor) return params;
-    check_importance(importance, weight);
-    reject_non_finite(weight);
+    shared::check_importance(importance, weight, true);
+    shared::require_finite(weight);
     Scratch scratch;
     const WeightRows rows(weight);
     scratch.row.resize(rows.cols());
@@ -219,8 +200,8 @@ class KMeans final : public Quantizer {
   void quantize_rows(const TensorView& rows, const QuantArgs& args, DType scale_dtype, const TensorParams& params,
                      std::span<const float> importance, QuantizedTensor& out, SliceErrors errors) const override {
     static thread_local Scratch scratch;  // keeps its memory
-    check_importance(importance, rows);
-    reject_non_finite(rows);
+    shared::check_importance(importance, rows, true);
+    shared::require_finite(rows);
     out.resize(args, rows.rows(), rows.cols());
     out.scale_dtype = scale_dtype;
     if (args.strategy == Strategy::tensor) {
@@ -246,13 +227,7 @@ KMeansOptions options_of(const Parameters& parameters) {
     if (at == kMethods.end()) throw Error(ErrorCode::usage, "method must be auto, exact or lloyd, not '" + name + "'");
     options.method = at->first;
   }
-  if (const auto importance = parameters.find("importance"); importance != parameters.end()) {
-    const auto& name = std::get<std::string>(importance->second);
-    if (name != "none" && name != "hessian") {
-      throw Error(ErrorCode::usage, "importance must be none or hessian, not '" + name + "'");
-    }
-    options.hessian = name == "hessian";
-  }
+  options.hessian = shared::wants_hessian(parameters);
   return options;
 }
 
@@ -263,7 +238,7 @@ std::string_view to_string(KMeansMethod method) { return kMethods.at(static_cast
 std::vector<double> kmeans_1d(std::span<const float> values, std::span<const float> weights, std::uint32_t count,
                               KMeansMethod method) {
   const TensorView view = f32_view(values, 1, values.size());
-  check_importance(weights, view);
+  shared::check_importance(weights, view, true);
   if (count == 0) throw Error(ErrorCode::usage, "k-means needs at least one cluster");
   for (const float value : values) {
     if (!std::isfinite(value)) throw Error(ErrorCode::usage, "k-means of a value that is " + std::to_string(value));
@@ -277,30 +252,7 @@ std::vector<double> kmeans_1d(std::span<const float> values, std::span<const flo
 
 QuantizedTensor kmeans_quantize(const TensorView& weight, QuantArgs args, std::span<const float> importance,
                                 const KMeansOptions& options) {
-  const bool strategy_given = args.strategy != Strategy::tensor || (!args.group_size && !args.block_structure);
-  std::string problems;
-  for (const std::string& problem : complete_and_check(args, strategy_given)) {
-    problems += (problems.empty() ? "" : "; ") + problem;
-  }
-  if (problems.empty()) problems = reason_against(args).value_or("");
-  if (!problems.empty()) throw Error(ErrorCode::usage, problems);
-  check_importance(importance, weight);
-  const KMeans algorithm(options);
-  const TensorParams params = algorithm.prepare(weight, args, importance, 1);
-  const std::uint64_t cols = weight.cols(), total = weight.rows();
-  const std::uint64_t unit = std::max<std::uint64_t>(1, scale_row_alignment(args, cols));
-  const std::uint64_t step = unit * std::max<std::uint64_t>(1, (1U << 16U) / std::max<std::uint64_t>(1, unit * cols));
-  std::vector<QuantizedTensor> slices((total + step - 1) / step);
-  rtn::parallel_for(omp_get_max_threads(), slices.size(), [&](std::size_t s) {
-    const std::uint64_t first = s * step, count = std::min(step, total - first);
-    const auto part = importance.size() > cols ? importance.subspan(first * cols, count * cols) : importance;
-    algorithm.quantize_rows(weight.slice_rows(first, count), args, args.scale_dtype.value_or(DType::F32), params, part,
-                            slices[s], {});
-  });
-  QuantizedTensor out;
-  out.resize(args, total, cols);
-  for (std::size_t s = 0; s < slices.size(); ++s) put_slice(slices[s], s * step, total, out);
-  return out;
+  return shared::quantize_weight(KMeans(options), weight, std::move(args), importance);
 }
 
 std::unique_ptr<Quantizer> make_kmeans(const KMeansOptions& options) { return std::make_unique<KMeans>(options); }
@@ -314,8 +266,7 @@ void register_kmeans(Registry& registry) {
   entry.source = "Wang and Song 2011 (Ckmeans.1d.dp); Kim et al. 2023, SqueezeLLM (arXiv 2306.07629)";
   entry.parameters = {
       {"method", Type::text, std::string("auto"), "exact, lloyd, or auto: exact where it is affordable"},
-      {"importance", Type::text, std::string("none"),
-       "weight of squared errors: none, or hessian: the mean square of the column's input (needs calibration data)"}};
+      shared::importance_parameter("squared errors")};
   entry.create = [](const Parameters& parameters) -> std::unique_ptr<Algorithm> {
     return make_kmeans(options_of(parameters));
   };

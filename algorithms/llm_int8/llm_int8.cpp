@@ -6,18 +6,19 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "quant/error.h"
 #include "quant/registry.h"
 #include "quant/weight_rows.h"
-#include "rtn/parallel_for.h"
+#include "shared/checks.h"
+#include "shared/whole_weight.h"
 
 namespace quant {
 namespace {
 
 constexpr float kLargestCode = 127.0F;
-constexpr std::uint64_t kWeightsPerTask = 1U << 16U;
 
 std::optional<std::string> reason_against(const QuantArgs& args) {
   const bool numbers = args.type == NumberType::integer && args.num_bits == 8 && args.symmetric &&
@@ -59,10 +60,7 @@ class LlmInt8 final : public Quantizer {
 
   void quantize_rows(const TensorView& rows, const QuantArgs& args, DType scale_dtype, const TensorParams&,
                      std::span<const float>, QuantizedTensor& out, SliceErrors errors) const override {
-    if (const auto bad = find_non_finite(rows)) {
-      throw Error(ErrorCode::numerical,
-                  fmt::format("the weight in row {}, column {} is {}", bad->row, bad->col, bad->value));
-    }
+    shared::require_finite(rows);
     out.resize(args, rows.rows(), rows.cols());
     out.scale_dtype = scale_dtype;
     if (out.codes.empty()) return;
@@ -71,18 +69,9 @@ class LlmInt8 final : public Quantizer {
     for (std::uint64_t r = 0; r < out.rows; ++r) {
       reader.read(r, 0, row);
       const float scale = code_row(row, out.codes.data() + r * out.cols);
-      out.scales[r] = scale_dtype == DType::F32 ? scale : stored(scale, scale_dtype);
+      out.scales[r] = shared::storable_scale(scale, scale_dtype);
     }
     if (errors.wanted()) measure_rows(rows, out, errors);
-  }
-
- private:
-  // Layouts other than bitsandbytes may keep scales in 16 bits.
-  static float stored(float scale, DType type) {
-    const float rounded = round_to_dtype(type, scale);
-    const float smallest = type == DType::F16 ? 0x1p-14F : std::numeric_limits<float>::min();
-    if (rounded < smallest) return smallest;
-    return std::isfinite(rounded) ? rounded : 65504.0F;
   }
 };
 
@@ -111,15 +100,8 @@ class WithStatistics final : public CalibratedQuantizer {
 
  private:
   void code(LinearTask& task, int threads) const {
-    const TensorView view = f32_view(task.weight, task.rows, task.cols);
-    const std::uint64_t step = std::max<std::uint64_t>(1, kWeightsPerTask / std::max<std::uint64_t>(1, task.cols));
-    std::vector<QuantizedTensor> slices((task.rows + step - 1) / step);
-    rtn::parallel_for(threads, slices.size(), [&](std::size_t s) {
-      const std::uint64_t first = s * step;
-      coder_.quantize_rows(view.slice_rows(first, std::min(step, task.rows - first)), task.args, task.scale_dtype, {},
-                           {}, slices[s], {});
-    });
-    for (std::size_t s = 0; s < slices.size(); ++s) put_slice(slices[s], s * step, task.rows, *task.out);
+    *task.out = shared::quantize_slices(coder_, f32_view(task.weight, task.rows, task.cols), task.args,
+                                        task.scale_dtype, {}, {}, threads);
   }
 
   LlmInt8 coder_;
@@ -138,16 +120,7 @@ OutlierColumns count_outlier_columns(std::span<const float> absmax, double thres
 }
 
 QuantizedTensor llm_int8_quantize(const TensorView& weight, QuantArgs args) {
-  const bool strategy_given = args.strategy != Strategy::tensor || (!args.group_size && !args.block_structure);
-  std::string problems;
-  for (const std::string& problem : complete_and_check(args, strategy_given)) {
-    problems += (problems.empty() ? "" : "; ") + problem;
-  }
-  if (problems.empty()) problems = reason_against(args).value_or("");
-  if (!problems.empty()) throw Error(ErrorCode::usage, problems);
-  QuantizedTensor out;
-  LlmInt8().quantize_rows(weight, args, args.scale_dtype.value_or(DType::F32), {}, {}, out, {});
-  return out;
+  return shared::quantize_weight(LlmInt8(), weight, std::move(args), {});
 }
 
 std::unique_ptr<Quantizer> make_llm_int8() { return std::make_unique<LlmInt8>(); }

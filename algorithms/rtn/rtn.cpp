@@ -9,6 +9,7 @@
 #include "parallel_for.h"
 #include "quant/error.h"
 #include "quant/registry.h"
+#include "shared/checks.h"
 #include "tensor_params.h"
 
 namespace quant {
@@ -61,16 +62,6 @@ class Rtn final : public Quantizer {
   }
 };
 
-void check_args(QuantArgs& args) {
-  const bool strategy_given = args.strategy != Strategy::tensor || (!args.group_size && !args.block_structure);
-  std::string problems;
-  for (const std::string& problem : complete_and_check(args, strategy_given)) {
-    problems += (problems.empty() ? "" : "; ") + problem;
-  }
-  if (problems.empty()) problems = reason_against(args).value_or("");
-  if (!problems.empty()) throw Error(ErrorCode::usage, problems);
-}
-
 // Rows of about 2^18 weights, a multiple of the rows that share a scale.
 std::uint64_t slice_rows(const QuantizedTensor& out) {
   const std::uint64_t unit = out.args.strategy == Strategy::block ? out.grid.row_extent : 1;
@@ -106,7 +97,7 @@ void code_slices(const TensorView& weight, const TensorParams& params, std::span
 }  // namespace
 
 QuantizedTensor rtn_quantize(const TensorView& weight, QuantArgs args, std::span<const float> importance) {
-  check_args(args);
+  shared::complete_args(Rtn(), args);
   rtn::check_weight(weight);
   rtn::check_importance(importance, weight.cols());
   const int threads = rtn::useful_threads(omp_get_max_threads(), weight.rows() * weight.cols());

@@ -18,18 +18,7 @@ QuantArgs nf4(std::int64_t block, bool nested, Strategy strategy = Strategy::fla
   return args;
 }
 
-std::string error_of(const MemoryCheckpoint& checkpoint) {
-  try {
-    QuantizedTensor out;
-    for (const auto& linear : layout().find_linears(checkpoint)) {
-      layout().read_rows(checkpoint, linear, 0, linear.shape.rows, out);
-    }
-  } catch (const Error& problem) {
-    CHECK((problem.code() == ErrorCode::corrupt_file || problem.code() == ErrorCode::unsupported));
-    return problem.what();
-  }
-  return "";
-}
+std::string error_of(const MemoryCheckpoint& checkpoint) { return read_error(layout(), checkpoint); }
 
 MemoryCheckpoint valid() {
   return stored_checkpoint(layout(), nf4(32, true), random_tensor(layout(), nf4(32, true), 6, 40, 3));

@@ -48,7 +48,12 @@ fs::path make_quantized(const TempDir& dir) {
 
 }  // namespace
 
-Outcome run_quant(const std::vector<std::string>& arguments, const std::vector<std::string>& environment) {
+Arguments with(Arguments arguments, const Arguments& more) {
+  arguments.insert(arguments.end(), more.begin(), more.end());
+  return arguments;
+}
+
+Outcome run_quant(const Arguments& arguments, const std::vector<std::string>& environment) {
   const TempDir dir;
   Outcome outcome;
   outcome.code = run(dir / "out", dir / "err", arguments, environment);
@@ -57,7 +62,9 @@ Outcome run_quant(const std::vector<std::string>& arguments, const std::vector<s
   return outcome;
 }
 
-Outcome run_quant_into(const fs::path& file, const std::vector<std::string>& arguments) {
+Outcome quietly(const Arguments& arguments) { return run_quant(arguments, {"OMP_WAIT_POLICY=passive"}); }
+
+Outcome run_quant_into(const fs::path& file, const Arguments& arguments) {
   const TempDir dir;
   Outcome outcome;
   outcome.code = run(file, dir / "err", arguments, {});
@@ -71,6 +78,8 @@ nlohmann::json json_of(const Outcome& outcome) {
   REQUIRE(json.is_object());
   return json;
 }
+
+nlohmann::json report_of(const fs::path& output) { return nlohmann::json::parse(read_file(output / "report.json")); }
 
 std::string example_model() { return std::string(QUANT_SOURCE_DIR) + "/examples/tiny-llama-novels"; }
 

@@ -8,6 +8,7 @@
 #include "support/catch.h"
 #include "support/sanitized.h"
 #include "support/temp_dir.h"
+#include "support/text.h"
 #include "support/tiny_model.h"
 
 using namespace quant::test;
@@ -15,16 +16,6 @@ using namespace quant::test;
 namespace {
 
 namespace fs = std::filesystem;
-using Arguments = std::vector<std::string>;
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-Outcome quietly(const Arguments& arguments) { return run_quant(arguments, {"OMP_WAIT_POLICY=passive"}); }
-
-Arguments with(Arguments arguments, const Arguments& more) {
-  arguments.insert(arguments.end(), more.begin(), more.end());
-  return arguments;
-}
 
 Arguments text(const std::string& samples = "2", const std::string& length = "64") {
   return {"--calibration", example_model() + "/calibration.txt", "--samples", samples, "--seq-len", length};
@@ -41,8 +32,6 @@ std::string two_linears(const std::string& own, const std::string& args = "") {
          "          weights: {num_bits: 4, strategy: group, group_size: 128" +
          args + "}\n";
 }
-
-nlohmann::json report_of(const fs::path& output) { return nlohmann::json::parse(read_file(output / "report.json")); }
 
 std::string config_order(const fs::path& output) {
   const auto config = nlohmann::json::parse(read_file(output / "config.json"));

@@ -2,14 +2,11 @@
 #include "run_quant.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
+#include "support/text.h"
 
 using namespace quant::test;
 
 namespace {
-
-using Arguments = std::vector<std::string>;
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 // Enough words for a few short sequences.
 std::string conversation(bool with_marks) {

@@ -2,14 +2,13 @@
 #include "run_quant.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
+#include "support/text.h"
 
 using namespace quant::test;
 
 namespace {
 
 namespace fs = std::filesystem;
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 std::string recipe(const std::string& field, const fs::path& folder) {
   return "s_stage:\n  s_modifiers:\n    SmoothQuantModifier: {" + field + ": " + folder.string() +

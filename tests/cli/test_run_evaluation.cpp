@@ -6,6 +6,7 @@
 #include "run_quant.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
+#include "support/text.h"
 #include "support/tiny_model.h"
 
 using namespace quant::test;
@@ -13,23 +14,14 @@ using namespace quant::test;
 namespace {
 
 namespace fs = std::filesystem;
-using Arguments = std::vector<std::string>;
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-Outcome quietly(const Arguments& arguments) { return run_quant(arguments, {"OMP_WAIT_POLICY=passive"}); }
 
 std::string evaluation_text() { return example_model() + "/evaluation.txt"; }
 
 Arguments run_with(const std::string& recipe, const fs::path& output, const Arguments& more) {
-  Arguments arguments{"run", recipe, "--model", example_model(), "--output", output.string()};
-  arguments.insert(arguments.end(), more.begin(), more.end());
-  return arguments;
+  return with({"run", recipe, "--model", example_model(), "--output", output.string()}, more);
 }
 
 Arguments few_windows() { return {"--eval", evaluation_text(), "--eval-seq-len", "64", "--eval-windows", "4"}; }
-
-nlohmann::json report_of(const fs::path& output) { return nlohmann::json::parse(read_file(output / "report.json")); }
 
 /// The command must fail with this code and text, and leave nothing behind.
 void check_refused(const Arguments& arguments, const fs::path& output, int code, const std::string& part) {

@@ -11,22 +11,13 @@
 #include "run_quant.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
+#include "support/text.h"
 
 using namespace quant::test;
 
 namespace {
 
 namespace fs = std::filesystem;
-using Arguments = std::vector<std::string>;
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
-Outcome quietly(const Arguments& arguments) { return run_quant(arguments, {"OMP_WAIT_POLICY=passive"}); }
-
-Arguments with(Arguments arguments, const Arguments& more) {
-  arguments.insert(arguments.end(), more.begin(), more.end());
-  return arguments;
-}
 
 Arguments text() {
   return {"--calibration", example_model() + "/calibration.txt", "--samples", "4", "--seq-len", "64"};

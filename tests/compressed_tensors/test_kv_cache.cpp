@@ -27,7 +27,7 @@ constexpr const char* kAttention = "model.layers.3.self_attn";
 MemoryCheckpoint checkpoint_with(const QuantArgs& args, DType type, const KvScales& scales) {
   MemoryCheckpoint checkpoint;
   const auto list = layout().stored_kv(args, kAttention, type);
-  MemorySink sink(list);
+  CountingSink sink(list);
   layout().write_kv(args, kAttention, type, scales, sink);
   CHECK(sink.complete());
   for (std::size_t i = 0; i < list.size(); ++i) {
@@ -106,7 +106,7 @@ TEST_CASE("caches that have no stored scales are refused with a reason") {
 }
 
 TEST_CASE("scales that are none are not written") {
-  MemorySink sink(layout().stored_kv(fp8(), kAttention, DType::F16));
+  CountingSink sink(layout().stored_kv(fp8(), kAttention, DType::F16));
   for (const float bad : {0.0F, -1.0F, 1e6F, 1e-9F, std::nanf("")}) {
     CHECK_THROWS_WITH(layout().write_kv(fp8(), kAttention, DType::F16, {1.0F, bad}, sink),
                       Catch::Contains("model.layers.3.self_attn.v_scale"));

@@ -42,7 +42,7 @@ void check_slices(const MemoryCheckpoint& checkpoint, const StoredLinear& linear
   for (std::uint64_t first = 0; first < whole.rows; first += step) {
     const std::uint64_t count = std::min(step, whole.rows - first);
     layout().read_rows(checkpoint, linear, first, count, slice);
-    REQUIRE(same_values(slice, slice_rows(whole, first, count)));
+    REQUIRE(same_values(slice, slice_of(whole, first, count)));
   }
 }
 

@@ -37,7 +37,7 @@ TEST_CASE("stored tensors equal those of the Python package, byte for byte") {
     REQUIRE_FALSE(layout().unsupported(item.scheme, linear));
     CHECK(layout().format_of(item.scheme) == item.format);
     const auto list = layout().stored(item.scheme, linear);
-    const MemorySink sink = store(layout(), item.scheme, linear, golden_tensor(golden, item, layout()));
+    const CountingSink sink = store(layout(), item.scheme, linear, golden_tensor(golden, item, layout()));
     CHECK(sink.complete());
     std::set<std::string> names;
     for (std::size_t i = 0; i < list.size(); ++i) {
@@ -59,10 +59,10 @@ TEST_CASE("slices store the same bytes as the whole") {
     CAPTURE(item.name);
     const LinearShape linear = golden_linear(golden, item);
     const QuantizedTensor tensor = golden_tensor(golden, item, layout());
-    const MemorySink whole = store(layout(), item.scheme, linear, tensor);
+    const CountingSink whole = store(layout(), item.scheme, linear, tensor);
     const std::uint64_t alignment = layout().row_alignment(item.scheme);
     for (const std::uint64_t step : {alignment, 2 * alignment}) {
-      const MemorySink sliced = store(layout(), item.scheme, linear, tensor, step);
+      const CountingSink sliced = store(layout(), item.scheme, linear, tensor, step);
       CHECK(sliced.bytes == whole.bytes);
       CHECK(sliced.complete());
     }
@@ -76,7 +76,7 @@ TEST_CASE("rows larger than the working memory are packed in parts") {
   scheme.weights->strategy = Strategy::channel;
   const LinearShape linear{"m", 600, 2048, DType::BF16};
   const QuantizedTensor tensor = random_tensor(*scheme.weights, linear.rows, linear.cols, 1);
-  const MemorySink whole = store(layout(), scheme, linear, tensor);
+  const CountingSink whole = store(layout(), scheme, linear, tensor);
   CHECK(whole.complete());
   CHECK(store(layout(), scheme, linear, tensor, 7).bytes == whole.bytes);
 }
@@ -100,7 +100,7 @@ TEST_CASE("static activations of a constant range are stored as scales") {
   const LinearShape linear{"m", 4, 32, DType::BF16};
   const auto value_of = [&](const Scheme& scheme, const std::string& name) {
     const auto list = layout().stored(scheme, linear);
-    const MemorySink sink = store(layout(), scheme, linear, random_tensor(*scheme.weights, 4, 32, 3));
+    const CountingSink sink = store(layout(), scheme, linear, random_tensor(*scheme.weights, 4, 32, 3));
     CHECK(sink.complete());
     for (std::size_t i = 0; i < list.size(); ++i) {
       if (list[i].name != name) continue;
@@ -141,7 +141,7 @@ TEST_CASE("calibrated scales of inputs are stored, and a constant of the recipe 
   const auto stored = [&](const Scheme& scheme, const QuantizedTensor& tensor) {
     std::map<std::string, float> values;
     const auto list = layout().stored(scheme, linear);
-    const MemorySink sink = store(layout(), scheme, linear, tensor);
+    const CountingSink sink = store(layout(), scheme, linear, tensor);
     CHECK(sink.complete());
     for (std::size_t i = 0; i < list.size(); ++i) {
       if (list[i].name.find("input") == std::string::npos) continue;
@@ -184,7 +184,7 @@ TEST_CASE("columns in another order are stored with their index") {
   REQUIRE(list[2] == StoredTensor{"m.weight_g_idx", DType::I32, {32}});
   const auto index_of = [&](const QuantizedTensor& t) {
     std::vector<std::int32_t> index(32);
-    const MemorySink sink = store(layout(), scheme, linear, t);
+    const CountingSink sink = store(layout(), scheme, linear, t);
     CHECK(sink.complete());
     std::memcpy(index.data(), sink.bytes[2].data(), 128);
     return index;
@@ -222,10 +222,10 @@ TEST_CASE("slices that do not fit are refused") {
   scheme.weights->group_size = 8;
   const LinearShape linear{"m", 64, 16, DType::F32};
   const QuantizedTensor tensor = random_tensor(*scheme.weights, 64, 16, 9);
-  MemorySink sink(layout().stored(scheme, linear));
-  CHECK_THROWS_AS(layout().write_rows(scheme, linear, 16, slice_rows(tensor, 16, 32), sink), Error);
-  CHECK_THROWS_AS(layout().write_rows(scheme, linear, 0, slice_rows(tensor, 0, 16), sink), Error);
-  CHECK_THROWS_AS(layout().write_rows(scheme, linear, 64, slice_rows(tensor, 32, 32), sink), Error);
+  CountingSink sink(layout().stored(scheme, linear));
+  CHECK_THROWS_AS(layout().write_rows(scheme, linear, 16, slice_of(tensor, 16, 32), sink), Error);
+  CHECK_THROWS_AS(layout().write_rows(scheme, linear, 0, slice_of(tensor, 0, 16), sink), Error);
+  CHECK_THROWS_AS(layout().write_rows(scheme, linear, 64, slice_of(tensor, 32, 32), sink), Error);
   QuantizedTensor wrong = tensor;
   wrong.scales.pop_back();
   CHECK_THROWS_AS(layout().write_rows(scheme, linear, 0, wrong, sink), Error);
@@ -238,6 +238,6 @@ TEST_CASE("slices that do not fit are refused") {
   Scheme mx = *preset_scheme("MXFP4A16");
   QuantizedTensor odd = random_tensor(*mx.weights, 2, 32, 1);
   odd.scales[0] = 3.0F;
-  MemorySink mx_sink(layout().stored(mx, {"m", 2, 32, DType::F32}));
+  CountingSink mx_sink(layout().stored(mx, {"m", 2, 32, DType::F32}));
   CHECK_THROWS_AS(layout().write_rows(mx, {"m", 2, 32, DType::F32}, 0, odd, mx_sink), Error);
 }

@@ -181,3 +181,27 @@ TEST_CASE("a NaN weight is refused as a numerical error that names its place") {
     }
   }
 }
+
+TEST_CASE("an importance that is NaN, negative or of another length is refused, unless it is not used") {
+  const Weights weights = sample_weights(9, 64, DType::F32);
+  std::vector<std::vector<float>> bad(3, std::vector<float>(64, 1.0F));
+  bad[0][13] = std::nanf("");
+  bad[1][13] = -1.0F;
+  bad[2].resize(63);
+  for (const Named& named : quantizers()) {
+    if (named.name == "llm_int8") continue;  // weighs nothing
+    for (const QuantArgs& args : schemes()) {
+      if (named.quantizer().unsupported(args)) continue;
+      for (const auto& importance : bad) {
+        INFO(named.name << " " << describe(args) << ", " << importance.size() << " numbers");
+        QuantizedTensor out;
+        const auto code = [&] {
+          const TensorParams params = named.quantizer().prepare(weights.view(), args, importance, 2);
+          named.quantizer().quantize_rows(weights.view(), args, scale_type(args, weights.type), params, importance, out,
+                                          {});
+        };
+        CHECK_THROWS_AS(code(), Error);
+      }
+    }
+  }
+}

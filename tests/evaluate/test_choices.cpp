@@ -4,9 +4,11 @@
 #include "quant/error.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
+#include "support/text.h"
 
 using namespace quant;
 using quant::test::FakeModel;
+using quant::test::has;
 using quant::test::reference_softmax;
 
 namespace {
@@ -41,8 +43,6 @@ std::string error_text(const std::string& lines) {
   }
   return "no error";
 }
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 const std::vector<ChoiceQuestion> kQuestions{{"The capital of France is", {" Paris", " a small town in Kent"}, 0},
                                              {"Two and two make ", {"five", "four", "fish"}, 1},

@@ -7,6 +7,7 @@
 #include "quant/language_model.h"
 #include "sensitivity/support.h"
 #include "support/catch.h"
+#include "support/text.h"
 
 using namespace quant;
 using namespace quant::test;
@@ -35,8 +36,6 @@ Error refusal(const std::function<void()>& action) {
   FAIL("no error");
   throw;
 }
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 

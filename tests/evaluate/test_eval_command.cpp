@@ -6,6 +6,7 @@
 #include "support/catch.h"
 #include "support/sanitized.h"
 #include "support/temp_dir.h"
+#include "support/text.h"
 #include "support/tiny_model.h"
 
 using namespace quant::test;
@@ -15,8 +16,6 @@ namespace {
 namespace fs = std::filesystem;
 
 /// Waiting threads sleep: other tests may want the processors.
-Outcome quietly(const std::vector<std::string>& arguments) { return run_quant(arguments, {"OMP_WAIT_POLICY=passive"}); }
-
 std::string evaluation_text() { return example_model() + "/evaluation.txt"; }
 
 nlohmann::json eval_json(std::vector<std::string> arguments) {
@@ -65,8 +64,6 @@ std::string error_of(std::vector<std::string> arguments, int code) {
   CHECK(outcome.code == code);
   return outcome.err;
 }
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 

@@ -9,6 +9,7 @@
 #include "quant/verify.h"
 #include "support/catch.h"
 #include "support/memory_checkpoint.h"
+#include "support/text.h"
 
 using namespace quant;
 using namespace quant::test;
@@ -105,8 +106,6 @@ Error error_of(const Golden& golden) {
   FAIL("no error");
   throw;
 }
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 

@@ -57,18 +57,7 @@ MemoryCheckpoint valid(double threshold = 6.0, DType type = DType::F16) {
   return checkpoint;
 }
 
-std::string error_of(const MemoryCheckpoint& checkpoint) {
-  try {
-    QuantizedTensor out;
-    for (const auto& linear : layout().find_linears(checkpoint)) {
-      layout().read_rows(checkpoint, linear, 0, linear.shape.rows, out);
-    }
-  } catch (const Error& problem) {
-    CHECK((problem.code() == ErrorCode::corrupt_file || problem.code() == ErrorCode::unsupported));
-    return problem.what();
-  }
-  return "";
-}
+std::string error_of(const MemoryCheckpoint& checkpoint) { return read_error(layout(), checkpoint); }
 
 }  // namespace
 

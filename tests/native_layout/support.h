@@ -3,48 +3,13 @@
 
 #include <algorithm>
 #include <cmath>
-#include <nlohmann/json.hpp>
 #include <random>
-#include <stdexcept>
 #include <vector>
 
-#include "quant/registry.h"
 #include "quant/scale_codes.h"
-#include "support/memory_checkpoint.h"
+#include "support/stored_layout.h"
 
 namespace quant::test {
-
-inline const Layout& layout_named(std::string_view name) {
-  static const Registry registry = [] {
-    Registry filled;
-    register_builtin_formats(filled);
-    return filled;
-  }();
-  return *registry.layout(name);
-}
-
-/// Collects stored bytes and counts how often each was written.
-class CountingSink final : public StoredBytesSink {
- public:
-  explicit CountingSink(const std::vector<StoredTensor>& tensors) {
-    for (const auto& tensor : tensors) {
-      bytes.emplace_back(tensor.bytes());
-      written.emplace_back(tensor.bytes());
-    }
-  }
-  void write(std::size_t tensor, std::uint64_t offset, std::span<const std::byte> data) override {
-    if (offset + data.size() > bytes.at(tensor).size()) throw std::out_of_range("written outside the tensor");
-    std::copy(data.begin(), data.end(), bytes[tensor].begin() + static_cast<std::ptrdiff_t>(offset));
-    for (std::size_t i = 0; i < data.size(); ++i) ++written[tensor][offset + i];
-  }
-  bool complete() const {
-    return std::all_of(written.begin(), written.end(), [](const auto& counts) {
-      return std::all_of(counts.begin(), counts.end(), [](int n) { return n == 1; });
-    });
-  }
-  std::vector<std::vector<std::byte>> bytes;
-  std::vector<std::vector<int>> written;
-};
 
 inline QuantArgs codebook_args(Codebook codebook, int bits, Strategy strategy, std::int64_t group = 0) {
   QuantArgs args;
@@ -100,29 +65,12 @@ inline QuantizedTensor random_tensor(const Layout& layout, const QuantArgs& args
   return tensor;
 }
 
-inline CountingSink store(const Layout& layout, const Scheme& scheme, const LinearShape& linear,
-                          const QuantizedTensor& tensor, std::uint64_t step = 0) {
-  CountingSink sink(layout.stored(scheme, linear));
-  if (step == 0) step = tensor.rows;
-  for (std::uint64_t first = 0; first < tensor.rows; first += step) {
-    layout.write_rows(scheme, linear, first, slice_of(tensor, first, std::min(step, tensor.rows - first)), sink);
-  }
-  return sink;
-}
-
+/// A checkpoint of one linear "m" of F16 weights.
 inline MemoryCheckpoint stored_checkpoint(const Layout& layout, const QuantArgs& args, const QuantizedTensor& tensor) {
   Scheme scheme;
   scheme.targets = {"Linear"};
   scheme.weights = args;
-  const LinearShape linear{"m", tensor.rows, tensor.cols, DType::F16};
-  MemoryCheckpoint checkpoint;
-  const auto list = layout.stored(scheme, linear);
-  const CountingSink sink = store(layout, scheme, linear, tensor);
-  for (std::size_t i = 0; i < list.size(); ++i)
-    checkpoint.set(list[i].name, list[i].dtype, list[i].shape, sink.bytes[i]);
-  const std::string text = layout.config_json({}, {{"group_0", scheme, {linear}}}, {"lm_head"});
-  checkpoint.mutable_config().quantization_config = nlohmann::json::parse(text).at("quantization_config").dump();
-  return checkpoint;
+  return stored_checkpoint(layout, scheme, {"m", tensor.rows, tensor.cols, DType::F16}, tensor, {"lm_head"});
 }
 
 inline bool same_tensor(const QuantizedTensor& a, const QuantizedTensor& b) {

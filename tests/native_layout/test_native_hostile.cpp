@@ -24,18 +24,7 @@ MemoryCheckpoint valid() {
   return stored_checkpoint(layout(), sparse_codebook(), random_tensor(layout(), sparse_codebook(), 6, 40, 3));
 }
 
-std::string error_of(const MemoryCheckpoint& checkpoint) {
-  try {
-    QuantizedTensor out;
-    for (const auto& linear : layout().find_linears(checkpoint)) {
-      layout().read_rows(checkpoint, linear, 0, linear.shape.rows, out);
-    }
-  } catch (const Error& problem) {
-    CHECK((problem.code() == ErrorCode::corrupt_file || problem.code() == ErrorCode::unsupported));
-    return problem.what();
-  }
-  return "";
-}
+std::string error_of(const MemoryCheckpoint& checkpoint) { return read_error(layout(), checkpoint); }
 
 std::string config_error(const std::function<void(Json&)>& change) {
   MemoryCheckpoint checkpoint = valid();

@@ -7,6 +7,7 @@
 #include "quant/error.h"
 #include "quant/statistics_file.h"
 #include "support/catch.h"
+#include "support/text.h"
 
 using namespace quant;
 using namespace quant::test;
@@ -23,8 +24,6 @@ Error error_of(Call call) {
   }
   return Error(ErrorCode::internal, "nothing was thrown");
 }
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 void poke(const CalibratedModel& model, const std::string& tensor, std::uint64_t index, float value) {
   std::fstream file(model.dir / "model" / "model.safetensors", std::ios::binary | std::ios::in | std::ios::out);

@@ -2,8 +2,10 @@
 #include "quant/error.h"
 #include "quant/sensitivity.h"
 #include "support/catch.h"
+#include "support/text.h"
 
 using namespace quant;
+using quant::test::has;
 
 namespace {
 
@@ -25,8 +27,6 @@ std::string error_of(const std::string& list) {
   }
   return {};
 }
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 

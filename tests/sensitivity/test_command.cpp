@@ -5,6 +5,7 @@
 #include "cli/run_quant.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
+#include "support/text.h"
 
 using namespace quant::test;
 
@@ -13,12 +14,8 @@ namespace {
 namespace fs = std::filesystem;
 
 /// Waiting threads sleep: other tests may want the processors.
-Outcome quietly(const std::vector<std::string>& arguments) { return run_quant(arguments, {"OMP_WAIT_POLICY=passive"}); }
-
 std::string calibration_text() { return example_model() + "/calibration.txt"; }
 std::string evaluation_text() { return example_model() + "/evaluation.txt"; }
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
-
 /// Measured once for the whole program: 42 linears, 4 candidates.
 struct Measured {
   Measured() {

@@ -4,6 +4,7 @@
 #include "quant/error.h"
 #include "sensitivity/support.h"
 #include "support/catch.h"
+#include "support/text.h"
 
 using namespace quant;
 using namespace quant::test;
@@ -51,8 +52,6 @@ std::string parse_error(const std::string& text) {
   }
   return {};
 }
-
-bool has(const std::string& text, const std::string& part) { return text.find(part) != std::string::npos; }
 
 }  // namespace
 
