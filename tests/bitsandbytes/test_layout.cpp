@@ -91,16 +91,30 @@ TEST_CASE("what bitsandbytes has no place for is refused") {
   Scheme other;
   other.weights = codebook_args(Codebook::fp4, 4, Strategy::flat, 32);
   CHECK_THROWS_AS(layout().config_json({}, {{"a", scheme, {}}, {"b", other, {}}}, {}), Error);
+  const auto problems = layout().contradictions({{"a", scheme, {}}, {"b", other, {}}, {"c", scheme, {}}});
+  REQUIRE(problems.size() == 1);
+  CHECK(problems[0].find("a is nf4 and b is fp4") != std::string::npos);
+  CHECK(layout().contradictions({}).empty());
+}
+
+TEST_CASE("nothing ignored is an empty list: null would mean loaders' default, which leaves the head out") {
+  Scheme scheme;
+  scheme.weights = nf4(64, false);
+  const auto config = nlohmann::json::parse(layout().config_json({}, {{"a", scheme, {}}}, {}));
+  CHECK(config.at("quantization_config").at("llm_int8_skip_modules") == nlohmann::json::array());
 }
 
 TEST_CASE("damaged tensors and states are named") {
   CHECK(error_of(valid()).empty());
   const MemoryCheckpoint good = valid();
   for (const TensorInfo& info : good.tensors()) {
-    if (info.name.find("quant_state") != std::string::npos) continue;  // without it there is no linear
     INFO(info.name);
     MemoryCheckpoint checkpoint = valid();
     checkpoint.remove(info.name);
+    if (info.name.find("quant_state") != std::string::npos) {
+      CHECK(error_of(checkpoint).find("has no quant_state") != std::string::npos);
+      continue;  // may have any length
+    }
     CHECK(error_of(checkpoint).find(info.name) != std::string::npos);
     checkpoint = valid();
     Shape shape = info.shape;

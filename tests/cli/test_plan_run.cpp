@@ -88,6 +88,25 @@ TEST_CASE("a plan with problems shows no sizes, unless they are known", "[plan]"
   CHECK(contains(small.out, "peak memory"));
 }
 
+TEST_CASE("schemes that one layout cannot hold together are a problem of it, or take another", "[plan]") {
+  const TempDir dir;
+  write_file(dir / "two.yaml", R"(s_stage:
+  m_modifiers:
+    CodebookModifier:
+      ignore: [lm_head]
+      config_groups:
+        a: {targets: ['re:.*q_proj'], weights: {type: codebook, num_bits: 4, codebook: nf4, strategy: flat, group_size: 64}}
+        b: {targets: ['re:.*k_proj'], weights: {type: codebook, num_bits: 4, codebook: fp4, strategy: flat, group_size: 64}}
+)");
+  const Arguments plan{"plan", (dir / "two.yaml").string(), "--model", example_model(), "--json"};
+  const auto refused = json_of(run_quant(with(plan, {"--layout", "bitsandbytes"})));
+  REQUIRE(refused.at("problems").size() == 1);
+  CHECK(contains(refused.at("problems")[0], "a is nf4 and b is fp4"));
+  const Outcome automatic = run_quant(plan);
+  CHECK(automatic.code == 0);
+  CHECK(json_of(automatic).at("layout") == "libquant");
+}
+
 TEST_CASE("recipes that cannot be found or read are told apart", "[plan]") {
   TempDir dir;
   const Outcome name = run_quant({"plan", "w4a61", "--model", example_model()});

@@ -129,6 +129,11 @@ TEST_CASE("damaged 8-bit files are refused by name") {
   checkpoint.remove("m.weight");
   CHECK(error_of(checkpoint).find("m.weight") != std::string::npos);
   checkpoint = valid();
+  checkpoint.remove("m.SCB");
+  CHECK(error_of(checkpoint).find("no SCB") != std::string::npos);
+  checkpoint.remove("m.weight_format");
+  CHECK(error_of(checkpoint).find("m.weight is part of") != std::string::npos);
+  checkpoint = valid();
   checkpoint.set("m.weight", DType::I8, {60}, std::vector<std::byte>(60));
   CHECK(error_of(checkpoint).find("m.weight") != std::string::npos);
   checkpoint = valid();

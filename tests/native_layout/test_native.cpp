@@ -45,6 +45,13 @@ std::vector<QuantArgs> all_args() {
     ternary.observer_kwargs["symmetric_range"] = std::string("restricted");
     list.push_back(ternary);
   }
+  for (const char* range : {"restricted", "full"}) {
+    QuantArgs integer;
+    integer.num_bits = 4;
+    integer.strategy = Strategy::channel;
+    integer.observer_kwargs["symmetric_range"] = std::string(range);
+    list.push_back(integer);
+  }
   for (std::size_t i = 0, plain = list.size(); i < plain; ++i) {
     QuantArgs args = list[i];
     args.outlier_percent = 3;

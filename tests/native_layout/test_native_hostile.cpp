@@ -71,6 +71,7 @@ TEST_CASE("sparse rows that do not ascend, leave the matrix or pass the end are 
   CHECK(mentions(with("m.weight_sparse_starts", 0, 1, 4), "weight_sparse_starts"));
   CHECK(mentions(with("m.weight_sparse_starts", 6, 13, 4), "weight_sparse_starts"));
   CHECK(mentions(with("m.weight_sparse_starts", 3, 0xFFFFFFFFU, 4), "weight_sparse_starts"));
+  CHECK(mentions(with("m.weight_sparse_starts", 6, 11, 4), "ends with 11 where there are 12 entries"));
   CHECK(mentions(with("m.weight_sparse_columns", 0, 40, 2), "weight_sparse_columns"));
   CHECK(mentions(with("m.weight_sparse_columns", 11, 65535, 2), "weight_sparse_columns"));
   CHECK(mentions(with("m.weight_sparse_values", 2, 0x7C00, 2), "weight_sparse_values"));

@@ -1,13 +1,13 @@
 // UTF-8 and names in messages.
-#include "containers/safetensors/json_text.h"
+#include "containers/io/text.h"
 #include "helpers.h"
 
 namespace quant::test {
 namespace {
 
-using safetensors::has_control_character;
-using safetensors::in_quotes;
-using safetensors::is_utf8;
+using io::has_control_character;
+using io::in_quotes;
+using io::is_utf8;
 
 // Encodes without judging: also surrogates and numbers past the end of Unicode.
 std::string encode(std::uint32_t code, int length) {

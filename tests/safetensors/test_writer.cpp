@@ -8,7 +8,7 @@
 #include <random>
 #include <thread>
 
-#include "containers/safetensors/file_io.h"
+#include "containers/io/file_io.h"
 #include "helpers.h"
 
 namespace quant::test {
@@ -222,9 +222,8 @@ TEST_CASE("a size that no file system has is refused") {
 TEST_CASE("a full disk is reported with file, bytes and place") {
   const int fd = open("/dev/full", O_WRONLY | O_CLOEXEC);
   if (fd < 0) return;  // not every system has it
-  const safetensors::FileHandle full(fd);
-  const Failure failure =
-      failure_of([&] { safetensors::write_at(full, "out/model.safetensors", 64, as_bytes("data")); });
+  const io::FileHandle full(fd);
+  const Failure failure = failure_of([&] { io::write_at(full, "out/model.safetensors", 64, as_bytes("data")); });
   CHECK(failure.code == ErrorCode::io);
   CHECK(failure.message == "Cannot write 4 bytes at offset 64 of 'out/model.safetensors': No space left on device.");
   CHECK_FALSE(failure.hint.empty());

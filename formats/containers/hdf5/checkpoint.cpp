@@ -10,7 +10,7 @@
 #include <string>
 #include <system_error>
 
-#include "containers/safetensors/file_io.h"
+#include "containers/io/file_io.h"
 #include "quant/error.h"
 #include "quant/hdf5_tensors.h"
 
@@ -18,9 +18,9 @@ namespace quant::hdf5_container {
 namespace {
 
 namespace fs = std::filesystem;
-using safetensors::fail_io;
-using safetensors::FileHandle;
-using safetensors::MappedFile;
+using io::fail_io;
+using io::FileHandle;
+using io::MappedFile;
 
 constexpr std::uint64_t kAlignment = 64;
 constexpr std::uint64_t kPieceBytes = 16U << 20U;
@@ -112,7 +112,7 @@ class Hdf5Checkpoint final : public Checkpoint {
       for (std::uint64_t first = 0; first < rows; first += step) {
         piece.resize(std::min(step, rows - first) * row_bytes);
         reader_.read(tensor, first, piece.size() / row_bytes, piece);
-        safetensors::write_at(values_.file(), values_.path(), info.offset + first * row_bytes, piece);
+        io::write_at(values_.file(), values_.path(), info.offset + first * row_bytes, piece);
       }
     }
     loaded_[tensor] = 1;

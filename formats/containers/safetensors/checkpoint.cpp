@@ -1,4 +1,4 @@
-#include "containers/hdf5/checkpoint.h"
+#include "containers/safetensors/checkpoint.h"
 
 #include <fmt/format.h>
 
@@ -8,20 +8,22 @@
 #include <system_error>
 #include <utility>
 
+#include "containers/io/file_io.h"
+#include "containers/io/text.h"
 #include "containers/safetensors/directory.h"
-#include "containers/safetensors/file_io.h"
 #include "containers/safetensors/header.h"
-#include "containers/safetensors/json_text.h"
 #include "quant/error.h"
-#include "quant/hdf5_tensors.h"
-#include "quant/open.h"
 
 namespace quant::safetensors {
 namespace {
 
 namespace fs = std::filesystem;
-
-constexpr std::uint64_t kMaxConfigBytes = 64ULL * 1024 * 1024;
+using io::file_size_of;
+using io::FileHandle;
+using io::in_quotes;
+using io::MappedFile;
+using io::open_regular_file;
+using io::read_at;
 
 // Numbers of tensors sorted by name. A hash table would be a little faster, but names can be made to collide in one.
 class NameIndex {
@@ -152,61 +154,24 @@ void SafetensorsCheckpoint::check_index(const WeightFiles& weights) const {
   }
 }
 
-ModelConfig read_config(const fs::path& directory) {
-  const fs::path path = directory / "config.json";
-  std::error_code error;
-  const fs::file_status status = fs::symlink_status(path, error);
-  if (status.type() == fs::file_type::not_found) return {};
-  return parse_model_config(read_text_file(path, kMaxConfigBytes, "InvalidConfig"), path);
-}
+}  // namespace
 
-// A directory of `quant convert`: HDF5 and no safetensors.
-bool has_hdf5_weights(const fs::path& directory) {
-  std::error_code error;
-  return fs::is_regular_file(directory / hdf5_container::kWeightsFile, error) &&
-         !fs::exists(directory / "model.safetensors", error) &&
-         !fs::exists(directory / "model.safetensors.index.json", error);
-}
-
-std::unique_ptr<Checkpoint> open_directory(const fs::path& directory) {
-  if (has_hdf5_weights(directory)) {
-    return hdf5_container::open_hdf5(directory, directory / hdf5_container::kWeightsFile, read_config(directory),
-                                     find_companions(directory));
-  }
+std::unique_ptr<Checkpoint> open_directory(const fs::path& directory, ModelConfig config,
+                                           std::vector<fs::path> companions) {
   const WeightFiles weights = find_weights(directory);
   OpenedFiles opened;
   for (const fs::path& file : weights.files) opened.add(file);
-  auto checkpoint = std::make_unique<SafetensorsCheckpoint>(directory, std::move(opened), read_config(directory),
-                                                            find_companions(directory));
+  auto checkpoint =
+      std::make_unique<SafetensorsCheckpoint>(directory, std::move(opened), std::move(config), std::move(companions));
   checkpoint->check_names();
   if (weights.index) checkpoint->check_index(weights);
   return checkpoint;
 }
 
 std::unique_ptr<Checkpoint> open_single_file(const fs::path& file) {
-  if (file.filename().string().ends_with(".index.json")) {
-    throw Error(ErrorCode::usage, fmt::format("{} is an index, not a file of tensors.", in_quotes(file.string())),
-                "Give the directory that it lies in.");
-  }
-  if (is_hdf5_file(file)) return hdf5_container::open_hdf5(file, file, {}, {});
   OpenedFiles opened;
   opened.add(file);
   return std::make_unique<SafetensorsCheckpoint>(file, std::move(opened), ModelConfig{}, std::vector<fs::path>{});
 }
 
-}  // namespace
 }  // namespace quant::safetensors
-
-namespace quant {
-
-std::unique_ptr<Checkpoint> open_checkpoint(const std::filesystem::path& path) {
-  std::error_code error;
-  const std::filesystem::file_status status = std::filesystem::status(path, error);
-  if (!std::filesystem::exists(status)) {
-    safetensors::fail_io("open", path, error ? error.value() : static_cast<int>(std::errc::no_such_file_or_directory));
-  }
-  if (std::filesystem::is_directory(status)) return safetensors::open_directory(path);
-  return safetensors::open_single_file(path);
-}
-
-}  // namespace quant

@@ -8,14 +8,17 @@
 #include <system_error>
 #include <utility>
 
-#include "containers/safetensors/file_io.h"
-#include "containers/safetensors/json_text.h"
+#include "containers/io/file_io.h"
+#include "containers/io/text.h"
 #include "quant/error.h"
 
 namespace quant::safetensors {
 namespace {
 
 namespace fs = std::filesystem;
+using io::fail_io;
+using io::in_quotes;
+using io::read_text_file;
 
 constexpr std::string_view kWhole = "model.safetensors";
 constexpr std::string_view kIndex = "model.safetensors.index.json";

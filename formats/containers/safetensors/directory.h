@@ -1,4 +1,4 @@
-// What lies in a model directory: the files with weights, and the small files that go with them.
+// What lies in a model directory: the files with weights.
 #pragma once
 
 #include <filesystem>
@@ -19,9 +19,5 @@ struct WeightFiles {
 /// the only *.safetensors there. Throws Error{io} of kind NoWeights, MissingShard or MissingIndex, Error{corrupt_file}
 /// of kind AmbiguousWeights, and the errors of parse_index.
 WeightFiles find_weights(const std::filesystem::path& directory);
-
-/// Files that a copy of the model needs unchanged, as paths that begin with `directory`, sorted. Which ones:
-/// docs/safetensors.md.
-std::vector<std::filesystem::path> find_companions(const std::filesystem::path& directory);
 
 }  // namespace quant::safetensors

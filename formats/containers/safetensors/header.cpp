@@ -8,12 +8,15 @@
 #include <cstring>
 #include <utility>
 
+#include "containers/io/text.h"
 #include "containers/safetensors/header_json.h"
-#include "containers/safetensors/json_text.h"
 #include "quant/error.h"
 
 namespace quant::safetensors {
 namespace {
+
+using io::in_quotes;
+using io::is_utf8;
 
 static_assert(std::endian::native == std::endian::little,
               "tensors are mapped as they are stored, little-endian: this host would read them wrong");

@@ -10,11 +10,15 @@
 #include <string>
 #include <utility>
 
-#include "containers/safetensors/json_text.h"
+#include "containers/io/text.h"
 #include "quant/error.h"
 
 namespace quant::safetensors {
 namespace {
+
+using io::has_control_character;
+using io::in_quotes;
+using io::json_objection;
 
 using Json = nlohmann::json;
 

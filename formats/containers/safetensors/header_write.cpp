@@ -7,12 +7,16 @@
 #include <nlohmann/json.hpp>
 #include <set>
 
+#include "containers/io/text.h"
 #include "containers/safetensors/header.h"
-#include "containers/safetensors/json_text.h"
 #include "quant/error.h"
 
 namespace quant::safetensors {
 namespace {
+
+using io::has_control_character;
+using io::in_quotes;
+using io::is_utf8;
 
 constexpr std::uint64_t kAlignment = 8;
 

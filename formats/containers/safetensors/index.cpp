@@ -7,11 +7,16 @@
 #include <map>
 #include <nlohmann/json.hpp>
 
-#include "containers/safetensors/json_text.h"
+#include "containers/io/text.h"
 #include "quant/error.h"
 
 namespace quant::safetensors {
 namespace {
+
+using io::has_control_character;
+using io::in_quotes;
+using io::is_utf8;
+using io::json_objection;
 
 using Json = nlohmann::json;
 

@@ -9,14 +9,21 @@
 #include <cstdio>
 #include <utility>
 
-#include "containers/safetensors/file_io.h"
+#include "containers/io/file_io.h"
+#include "containers/io/text.h"
 #include "containers/safetensors/header.h"
-#include "containers/safetensors/json_text.h"
 #include "quant/error.h"
 #include "quant/registry.h"
 
 namespace quant::safetensors {
 namespace {
+
+using io::in_quotes;
+
+using io::fail_io;
+using io::FileHandle;
+using io::read_at;
+using io::write_at;
 
 struct Place {
   std::uint64_t offset = 0;  // in the file

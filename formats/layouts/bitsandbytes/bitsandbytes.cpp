@@ -2,9 +2,12 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <array>
 #include <bit>
 #include <cstring>
+#include <set>
 
+#include "layouts/bitsandbytes/config.h"
 #include "layouts/bitsandbytes/int8.h"
 #include "layouts/bitsandbytes/quant_state.h"
 #include "layouts/stored/tensor_parts.h"
@@ -105,6 +108,25 @@ void check_slice(const QuantArgs& args, const LinearShape& linear, std::uint64_t
   throw Error(ErrorCode::internal, fmt::format("{}: rows {} to {} cannot be stored so", linear.module, first_row, end));
 }
 
+// What linears leave behind where the tensor that makes them known is gone; it would be copied along in silence.
+void reject_orphans(const Checkpoint& checkpoint, const std::vector<StoredLinear>& linears) {
+  static constexpr std::array kParts = {".weight.absmax", ".weight.quant_map", ".weight.nested_absmax",
+                                        ".weight.nested_quant_map", ".weight_format"};
+  std::set<std::string, std::less<>> modules;
+  for (const StoredLinear& linear : linears) modules.insert(linear.shape.module);
+  const auto unknown = [&](const std::string& name, std::string_view suffix) {
+    return name.ends_with(suffix) && !modules.contains(std::string_view(name).substr(0, name.size() - suffix.size()));
+  };
+  for (const TensorInfo& tensor : checkpoint.tensors()) {
+    const bool coded = tensor.dtype == DType::U8 || tensor.dtype == DType::I8;
+    const bool part =
+        std::any_of(kParts.begin(), kParts.end(), [&](auto suffix) { return unknown(tensor.name, suffix); });
+    if (!part && !(coded && unknown(tensor.name, ".weight"))) continue;
+    stored::fail(checkpoint, tensor.name,
+                 "is part of a quantized linear that has no quant_state, and no SCB under load_in_8bit");
+  }
+}
+
 class Bitsandbytes final : public Layout {
  public:
   std::string_view name() const override { return "bitsandbytes"; }
@@ -143,6 +165,9 @@ class Bitsandbytes final : public Layout {
                           const std::vector<std::string>& ignore) const override {
     return bnb::config_json(model, groups, ignore);
   }
+  std::vector<std::string> contradictions(const std::vector<SchemeGroup>& groups) const override {
+    return bnb::contradictions(groups);
+  }
   bool recognizes(const ModelConfig& model) const override { return bnb::says_bitsandbytes(model); }
 
   std::vector<StoredLinear> find_linears(const Checkpoint& checkpoint) const override {
@@ -159,6 +184,7 @@ class Bitsandbytes final : public Layout {
         }
       }
     }
+    reject_orphans(checkpoint, linears);
     return linears;
   }
   std::uint64_t read_alignment(const StoredLinear& linear) const override {

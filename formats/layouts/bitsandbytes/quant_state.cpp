@@ -7,14 +7,14 @@
 #include <charconv>
 #include <cmath>
 
-#include "layouts/compressed_tensors/json_value.h"
+#include "layouts/stored/json_value.h"
 #include "quant/error.h"
 
 namespace quant::bitsandbytes {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using compressed_tensors::parse_json;
+using stored::parse_json;
 
 constexpr std::uint64_t kOffsetDigits = 24;  // the longest shortest form of a double
 
@@ -114,97 +114,6 @@ QuantState parse_state(const std::string& text, const std::string& module, Codeb
   const auto problems = complete_and_check(state.args, true);
   if (!problems.empty()) fail(tensor, problems.front());
   return state;
-}
-
-namespace {
-
-// What all linears of a model share.
-struct Settings {
-  bool int8 = false, nested = false;
-  Codebook codebook = Codebook::nf4;
-  double threshold = 6.0;
-};
-
-Settings settings_of(const std::vector<SchemeGroup>& groups) {
-  Settings settings;
-  for (const SchemeGroup& group : groups) {
-    const QuantArgs& args = *group.scheme.weights;
-    const bool int8 = args.type == NumberType::integer;
-    const double threshold = int8 ? group.scheme.input_activations->outlier_threshold : settings.threshold;
-    if (&group != &groups.front()) {
-      if (int8 != settings.int8 || threshold != settings.threshold) {
-        throw Error(ErrorCode::usage,
-                    "bitsandbytes has one width and one outlier_threshold for all linears of a model, not several",
-                    "use one of them, or --layout libquant");
-      }
-      if (args.codebook != settings.codebook) {
-        throw Error(ErrorCode::usage, "bitsandbytes has one quant_type for all linears of a model, not nf4 and fp4",
-                    "use one of them, or --layout libquant");
-      }
-    }
-    settings.int8 = int8;
-    settings.threshold = threshold;
-    settings.codebook = args.codebook;
-    settings.nested = settings.nested || args.double_quant;
-  }
-  return settings;
-}
-
-bool says(const Json& config, const char* key) {
-  return config.value(key, Json()) == true || config.value(std::string("_") + key, Json()) == true;
-}
-
-Json parse_config(const ModelConfig& model) {
-  if (model.quantization_config.empty()) return {};
-  try {
-    Json config = parse_json(model.quantization_config, "config.json");
-    if (config.is_object() && config.value("quant_method", Json()) == "bitsandbytes") return config;
-  } catch (const Error&) {
-    return {};
-  }
-  return {};
-}
-
-}  // namespace
-
-std::string config_json(const ModelConfig& model, const std::vector<SchemeGroup>& groups,
-                        const std::vector<std::string>& ignore) {
-  Json root = Json::object();
-  if (!model.text.empty()) root = parse_json(model.text, "config.json");
-  if (!root.is_object()) throw Error(ErrorCode::corrupt_file, "config.json is not a JSON object");
-  const Settings settings = settings_of(groups);
-  const DType compute = model.dtype.value_or(DType::F32);
-  const bool half = !settings.int8 && (compute == DType::F16 || compute == DType::BF16);
-  root["quantization_config"] = {{"quant_method", "bitsandbytes"},
-                                 {"_load_in_4bit", !settings.int8},
-                                 {"_load_in_8bit", settings.int8},
-                                 {"bnb_4bit_compute_dtype", half ? torch_dtype_name(compute) : "float32"},
-                                 {"bnb_4bit_quant_storage", "uint8"},
-                                 {"bnb_4bit_quant_type", settings.int8 ? "fp4" : to_string(settings.codebook)},
-                                 {"bnb_4bit_use_double_quant", settings.nested},
-                                 {"llm_int8_enable_fp32_cpu_offload", false},
-                                 {"llm_int8_has_fp16_weight", false},
-                                 {"llm_int8_skip_modules", ignore.empty() ? Json(nullptr) : Json(ignore)},
-                                 {"llm_int8_threshold", settings.threshold},
-                                 {"load_in_4bit", !settings.int8},
-                                 {"load_in_8bit", settings.int8}};
-  return root.dump(2) + "\n";
-}
-
-bool says_bitsandbytes(const ModelConfig& model) {
-  const Json config = parse_config(model);
-  return config.is_object() && (says(config, "load_in_4bit") || says(config, "load_in_8bit"));
-}
-
-std::optional<double> int8_threshold(const ModelConfig& model) {
-  const Json config = parse_config(model);
-  if (!config.is_object() || !says(config, "load_in_8bit")) return std::nullopt;
-  const Json given = config.value("llm_int8_threshold", Json(6.0));
-  const double threshold = given.is_number() ? given.get<double>() : -1;
-  if (threshold >= 0 && threshold <= 1e6) return threshold;
-  throw Error(ErrorCode::corrupt_file,
-              "config.json: quantization_config.llm_int8_threshold is not a number from 0 to 1000000", "",
-              "BadQuantizationConfig");
 }
 
 }  // namespace quant::bitsandbytes

@@ -1,8 +1,7 @@
-// The JSON text that bitsandbytes keeps beside each 4-bit weight, and config.json.
+// The JSON text that bitsandbytes keeps beside each 4-bit weight.
 #pragma once
 
 #include <string>
-#include <vector>
 
 #include "quant/layout.h"
 
@@ -25,13 +24,5 @@ struct QuantState {
 /// Reads such a text; throws Error{corrupt_file} or Error{unsupported} naming `tensor`.
 QuantState parse_state(const std::string& text, const std::string& module, Codebook codebook,
                        const std::string& tensor);
-
-std::string config_json(const ModelConfig& model, const std::vector<SchemeGroup>& groups,
-                        const std::vector<std::string>& ignore);
-/// quant_method bitsandbytes with load_in_4bit or load_in_8bit.
-bool says_bitsandbytes(const ModelConfig& model);
-/// llm_int8_threshold, 6 where it is missing, of a model that says load_in_8bit. Throws Error{corrupt_file} for one
-/// that is no number from 0 to 1000000.
-std::optional<double> int8_threshold(const ModelConfig& model);
 
 }  // namespace quant::bitsandbytes

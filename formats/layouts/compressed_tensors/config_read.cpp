@@ -6,13 +6,14 @@
 #include <charconv>
 #include <limits>
 
-#include "layouts/compressed_tensors/json_value.h"
+#include "layouts/stored/json_value.h"
 #include "quant/error.h"
 
 namespace quant::compressed_tensors {
 namespace {
 
 using Json = nlohmann::ordered_json;
+using stored::parse_json;
 
 /// A JSON value and how to call it in messages: "quantization_config.config_groups.group_0.weights.num_bits".
 struct Value {

@@ -3,13 +3,14 @@
 #include <set>
 
 #include "layouts/compressed_tensors/formats.h"
-#include "layouts/compressed_tensors/json_value.h"
+#include "layouts/stored/json_value.h"
 #include "quant/error.h"
 
 namespace quant::compressed_tensors {
 namespace {
 
 using Json = nlohmann::json;  // keys sorted, as the Python package writes them
+using stored::parse_json;
 
 // Codes are packed densely since this version; readers that look at the version must not see an older one.
 constexpr const char* kVersion = "0.18.0";

@@ -6,14 +6,14 @@
 #include <map>
 #include <optional>
 
-#include "layouts/compressed_tensors/json_value.h"
+#include "layouts/stored/json_value.h"
 #include "quant/error.h"
 
 namespace quant::native {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using compressed_tensors::parse_json;
+using stored::parse_json;
 
 constexpr const char* kMethod = "libquant";
 constexpr int kVersion = 1;
@@ -69,7 +69,9 @@ Json weights_json(const QuantArgs& args) {
                {"strategy", to_string(args.strategy)}};
   if (args.group_size) json["group_size"] = *args.group_size;
   if (args.block_structure) json["block_structure"] = {(*args.block_structure)[0], (*args.block_structure)[1]};
-  if (is_ternary(args)) json["symmetric_range"] = "restricted";
+  if (const auto range = args.observer_kwargs.find("symmetric_range"); range != args.observer_kwargs.end()) {
+    json["symmetric_range"] = std::get<std::string>(range->second);
+  }
   if (args.type == NumberType::codebook) json["codebook"] = to_string(args.codebook);
   if (args.scale_dtype) json["scale_dtype"] = torch_dtype_name(*args.scale_dtype);
   if (has_real_zero_points(args)) json["zp_dtype"] = torch_dtype_name(*args.zp_dtype);

@@ -104,6 +104,10 @@ void read_sparse(const Job& job) {
                  fmt::format("does not ascend from 0 to {} in rows {} to {}", entries, job.first_row,
                              job.first_row + job.out.rows));
   }
+  if (job.first_row + job.out.rows == job.linear.shape.rows && starts.back() != entries) {
+    stored::fail(job.checkpoint, job.info(Part::sparse_starts).name,
+                 fmt::format("ends with {} where there are {} entries", starts.back(), entries));
+  }
   sparse.first = starts.front();
   const std::uint64_t count = starts.back() - sparse.first;
   for (const std::uint32_t start : starts) sparse.starts.push_back(start - sparse.first);

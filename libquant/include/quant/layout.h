@@ -82,6 +82,12 @@ class Layout {
   }
   /// Why this linear cannot be stored with that scheme, or nothing.
   virtual std::optional<std::string> unsupported(const Scheme& scheme, const LinearShape& linear) const = 0;
+  /// Why linears of these schemes cannot be in one checkpoint of this layout, each of which it could store: a sentence
+  /// that names both groups for each pair that contradicts.
+  virtual std::vector<std::string> contradictions(const std::vector<SchemeGroup>& groups) const {
+    static_cast<void>(groups);
+    return {};
+  }
   /// The format's own name for what such a scheme becomes ("pack-quantized").
   virtual std::string format_of(const Scheme& scheme) const = 0;
   /// Names, types and shapes of the tensors that replace "<module>.weight".

@@ -315,11 +315,12 @@ void choose_layout(Plan& plan) {
     const Scheme& scheme = plan.groups[linear.scheme].scheme;
     return !layout.unsupported(needs_input_range(scheme) ? with_input_range(scheme) : scheme, linear.shape);
   };
+  const std::vector<SchemeGroup> groups = groups_in_use(plan);
   const Layout* partial = nullptr;
   for (const auto& layout : plan.registry->layouts()) {
     const bool all = std::all_of(plan.linears.begin(), plan.linears.end(),
                                  [&](const PlannedLinear& linear) { return holds(*layout, linear); });
-    if (all) {
+    if (all && layout->contradictions(groups).empty()) {
       plan.layout = layout.get();
       break;
     }
@@ -343,7 +344,10 @@ void finish_plan(const ModelOutline& outline, const std::vector<ModifierAlgorith
   if (!plan.problems.empty()) return;
   find_fused_sets(plan);
   const ModelConfig& config = plan.checkpoint->config();
-  plan.config_json = plan.layout->config_json(config, groups_in_use(plan), plan.ignored_modules);
+  const std::vector<SchemeGroup> groups = groups_in_use(plan);
+  plan.problems = plan.layout->contradictions(groups);
+  if (!plan.problems.empty()) return;
+  plan.config_json = plan.layout->config_json(config, groups, plan.ignored_modules);
   say_caches(plan);
   if (config.text.empty()) {
     plan.warnings.push_back(

@@ -4,10 +4,10 @@
 #include <nlohmann/json.hpp>
 #include <string_view>
 
-namespace quant::compressed_tensors {
+namespace quant::stored {
 
 /// Parses JSON text with at most kMaxJsonDepth levels. Throws Error{corrupt_file} naming `what`.
 inline constexpr int kMaxJsonDepth = 64;
 nlohmann::ordered_json parse_json(std::string_view text, std::string_view what);
 
-}  // namespace quant::compressed_tensors
+}  // namespace quant::stored

@@ -8,7 +8,7 @@
 #include <string>
 #include <string_view>
 
-namespace quant::safetensors {
+namespace quant::io {
 
 /// Owns a file descriptor.
 class FileHandle {
@@ -69,4 +69,4 @@ class MappedFile {
   const std::byte* data_ = nullptr;
 };
 
-}  // namespace quant::safetensors
+}  // namespace quant::io

@@ -1,4 +1,4 @@
-#include "containers/safetensors/file_io.h"
+#include "containers/io/file_io.h"
 
 #include <fcntl.h>
 #include <fmt/format.h>
@@ -11,10 +11,10 @@
 #include <system_error>
 #include <utility>
 
-#include "containers/safetensors/json_text.h"
+#include "containers/io/text.h"
 #include "quant/error.h"
 
-namespace quant::safetensors {
+namespace quant::io {
 namespace {
 
 static_assert(sizeof(off_t) == 8 && sizeof(std::size_t) == 8, "checkpoints are larger than 32 bits can address");
@@ -196,4 +196,4 @@ void MappedFile::release(std::span<const std::byte> part) const {
   if (start < end) madvise(reinterpret_cast<void*>(start), end - start, MADV_DONTNEED);
 }
 
-}  // namespace quant::safetensors
+}  // namespace quant::io

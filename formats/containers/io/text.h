@@ -5,7 +5,7 @@
 #include <string>
 #include <string_view>
 
-namespace quant::safetensors {
+namespace quant::io {
 
 /// True for well-formed UTF-8 (no surrogates, no overlong forms, nothing past U+10FFFF).
 bool is_utf8(std::string_view text);
@@ -20,4 +20,4 @@ bool has_control_character(std::string_view text);
 /// `text` for a message: in quotes, control characters as \xNN, cut after 160 bytes.
 std::string in_quotes(std::string_view text);
 
-}  // namespace quant::safetensors
+}  // namespace quant::io

@@ -1,10 +1,10 @@
-#include "layouts/compressed_tensors/json_value.h"
+#include "layouts/stored/json_value.h"
 
 #include <fmt/format.h>
 
 #include "quant/error.h"
 
-namespace quant::compressed_tensors {
+namespace quant::stored {
 
 nlohmann::ordered_json parse_json(std::string_view text, std::string_view what) {
   using Json = nlohmann::ordered_json;
@@ -22,4 +22,4 @@ nlohmann::ordered_json parse_json(std::string_view text, std::string_view what) 
   }
 }
 
-}  // namespace quant::compressed_tensors
+}  // namespace quant::stored

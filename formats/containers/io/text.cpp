@@ -1,4 +1,4 @@
-#include "containers/safetensors/json_text.h"
+#include "containers/io/text.h"
 
 #include <fmt/format.h>
 
@@ -7,7 +7,7 @@
 #include <cstdint>
 #include <cstring>
 
-namespace quant::safetensors {
+namespace quant::io {
 namespace {
 
 constexpr std::size_t kMaxQuotedBytes = 160;
@@ -98,4 +98,4 @@ std::string in_quotes(std::string_view text) {
   return result;
 }
 
-}  // namespace quant::safetensors
+}  // namespace quant::io

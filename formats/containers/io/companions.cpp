@@ -1,3 +1,5 @@
+#include "containers/io/companions.h"
+
 #include <algorithm>
 #include <array>
 #include <cctype>
@@ -6,10 +8,9 @@
 #include <system_error>
 #include <utility>
 
-#include "containers/safetensors/directory.h"
-#include "containers/safetensors/file_io.h"
+#include "containers/io/file_io.h"
 
-namespace quant::safetensors {
+namespace quant::io {
 namespace {
 
 namespace fs = std::filesystem;
@@ -107,4 +108,4 @@ std::vector<fs::path> find_companions(const fs::path& directory) {
   return companions;
 }
 
-}  // namespace quant::safetensors
+}  // namespace quant::io
