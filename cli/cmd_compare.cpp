@@ -175,7 +175,7 @@ void add_compare(CLI::App& program, Session& session) {
   CLI::App* command =
       add_command(program, session, "compare", "Compare two checkpoints, quantized or not",
                   "quant compare examples/tiny-llama-novels tiny-w4a16 --top 5", options, compare_command);
-  command->add_option("A", options->a, "The reference: directory or .safetensors file")->required();
+  command->add_option("A", options->a, "The reference: directory, .safetensors or .h5 file")->required();
   command->add_option("B", options->b, "The other one")->required();
   command->add_option("--sort", options->sort, "nmse or sqnr (worst first), max, size, name, or order of A")
       ->check(CLI::IsMember({"nmse", "sqnr", "max", "size", "name", "order"}))

@@ -70,7 +70,7 @@ void add_dequantize(CLI::App& program, Session& session) {
   CLI::App* command =
       add_command(program, session, "dequantize", "Write a compressed checkpoint as plain weights",
                   "quant dequantize tiny-w4a16 --output tiny-plain --dtype F16", options, dequantize_command);
-  command->add_option("DIR", options->directory, "Checkpoint: directory or .safetensors file")->required();
+  command->add_option("DIR", options->directory, "Checkpoint: directory, .safetensors or .h5 file")->required();
   command->add_option("--output", options->output, "Directory to make; it must not exist")
       ->type_name("DIR")
       ->required();

@@ -41,12 +41,16 @@ void measure_choices(Evaluation& e, const std::string& file) {
   options.limit = e.positions();
   std::uint64_t longest = 0;
   std::uint64_t tokens = 0;
-  for (const ChoiceQuestion& question : questions) {
-    for (const std::string& choice : question.choices) {
-      const auto size = encode_choice(*e.tokenizer, question.prompt, choice, options.special, options.limit).ids.size();
-      longest = std::max<std::uint64_t>(longest, size);
-      tokens += size;
+  try {
+    for (std::size_t q = 0; q < questions.size(); ++q) {
+      for (std::size_t c = 0; c < questions[q].choices.size(); ++c) {
+        const auto size = encode_choice(*e.tokenizer, questions, q, c, options).ids.size();
+        longest = std::max<std::uint64_t>(longest, size);
+        tokens += size;
+      }
     }
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}: {}", file, error.what()), error.hint(), error.kind());
   }
   fit_models(e, longest, tokens);
   ProgressLine line("choosing", false);

@@ -134,7 +134,7 @@ void add_inspect(CLI::App& program, Session& session) {
   const auto options = std::make_shared<InspectCommand>();
   CLI::App* command = add_command(program, session, "inspect", "Show what a checkpoint holds",
                                   "quant inspect examples/tiny-llama-novels --stats", options, inspect_command);
-  command->add_option("MODEL", options->model, "Checkpoint: directory or .safetensors file")->required();
+  command->add_option("MODEL", options->model, "Checkpoint: directory, .safetensors or .h5 file")->required();
   command->add_flag("--tensors", options->tensors, "List every tensor");
   command->add_flag("--stats", options->statistics,
                     "Read all values: range, moments, zeros, NaN and infinity per tensor");

@@ -10,6 +10,7 @@
 #include "eval_text.h"
 #include "metrics_text.h"
 #include "quant/report.h"
+#include "report_fields.h"
 #include "report_file.h"
 #include "session.h"
 #include "table.h"
@@ -44,6 +45,12 @@ void sort_layers(RunReport& report, const std::string& key) {
     by([](const LayerReport& a, const LayerReport& b) { return a.module < b.module; });
   } else if (key == "size") {
     by([](const LayerReport& a, const LayerReport& b) { return a.bytes_after > b.bytes_after; });
+  } else if (key == "output") {  // layers without one at the end
+    std::vector<LayerReport> sorted;
+    for (const std::size_t i : layers_by_error(report, report.layers.size())) {
+      sorted.push_back(std::move(report.layers[i]));
+    }
+    report.layers = std::move(sorted);
   } else {  // the worst first: SQNR falls as NMSE grows
     by([](const LayerReport& a, const LayerReport& b) { return summarize(a.sums).nmse > summarize(b.sums).nmse; });
   }
@@ -86,7 +93,6 @@ std::string layers_text(const RunReport& report) {
 }
 
 std::string report_text(const RunReport& report, std::size_t all_layers) {
-  const WeightMetrics total = summarize(total_errors(report));
   std::vector<std::pair<std::string, std::string>> fields = {
       {"model", fmt::format("{} ({})", report.model, report.architecture)},
       {"recipe", report.recipe_name},
@@ -95,10 +101,11 @@ std::string report_text(const RunReport& report, std::size_t all_layers) {
                            percent(report.bytes_after, report.bytes_before))},
       {"bits", fmt::format("{:.3f} per quantized weight, {:.3f} per parameter", report.bits_per_weight,
                            report.model_bits_per_parameter)},
-      {"error",
-       fmt::format("SQNR {}, NMSE {}, cosine {:.6f}", sqnr_text(total.sqnr_db), nmse_text(total.nmse), total.cosine)},
-      {"layers", fmt::format("{} quantized, {} tensors copied", all_layers, report.skipped.size())},
-      {"made", fmt::format("{}, {}, quant {}", report.started, human_seconds(report.seconds), report.tool_version)}};
+      {"layers", fmt::format("{} quantized, {} tensors copied", all_layers, report.skipped.size())}};
+  const auto errors = error_fields(report);
+  fields.insert(fields.end(), errors.begin(), errors.end());
+  fields.emplace_back(
+      "made", fmt::format("{}, {}, quant {}", report.started, human_seconds(report.seconds), report.tool_version));
   if (report.evaluation) {
     const auto evaluation = evaluation_fields(*report.evaluation);
     fields.insert(fields.end(), evaluation.begin(), evaluation.end());
@@ -186,8 +193,8 @@ void add_report(CLI::App& program, Session& session) {
       ->type_name("FILE");
   command
       ->add_option("--sort", options->sort,
-                   "sqnr or nmse (worst first), size (largest first), name, or order of the model")
-      ->check(CLI::IsMember({"sqnr", "nmse", "size", "name", "order"}))
+                   "sqnr, nmse, or output error (worst first), size (largest first), name, or order of the model")
+      ->check(CLI::IsMember({"sqnr", "nmse", "output", "size", "name", "order"}))
       ->type_name("KEY")
       ->capture_default_str();
   command->add_option("--top", options->top, "Show only the first N layers")

@@ -13,6 +13,7 @@
 #include "progress.h"
 #include "quant/pipeline.h"
 #include "quant/report.h"
+#include "report_fields.h"
 #include "report_file.h"
 #include "run_evaluation.h"
 #include "table.h"
@@ -176,22 +177,8 @@ std::string summary_text(const RunCommand& options, const RunReport& report) {
       {"size", fmt::format("{} -> {} ({} of it)", human_bytes(report.bytes_before), human_bytes(report.bytes_after),
                            percent(report.bytes_after, report.bytes_before))},
       {"bits", bits_text(report)}};
-  const auto outputs = output_summary(report);
-  if (report.layers.empty()) {
-    fields.emplace_back("error", "no weights were quantized");
-  } else {
-    const WeightMetrics total = summarize(total_errors(report));
-    fields.emplace_back(outputs ? "weight error" : "error",
-                        fmt::format("{}, SQNR {}, NMSE {}, cosine {:.6f}", counted(report.layers.size(), "layer"),
-                                    sqnr_text(total.sqnr_db), nmse_text(total.nmse), total.cosine));
-  }
-  if (outputs) {
-    fields.emplace_back("output error", fmt::format("{}, SQNR {}, {} of the outputs' energy on average, at most {}",
-                                                    counted(outputs->layers, "layer"), sqnr_text(outputs->sqnr_db),
-                                                    nmse_text(outputs->relative_error), nmse_text(outputs->largest)));
-  }
-  const std::string fallbacks = fallback_summary(report).sentence;
-  if (!fallbacks.empty()) fields.emplace_back("fallbacks", printable(fallbacks) + "; see the report");
+  const auto errors = error_fields(report);
+  fields.insert(fields.end(), errors.begin(), errors.end());
   fields.emplace_back("time",
                       fmt::format("{}, peak memory {} ({} resident)", human_seconds(report.seconds),
                                   human_bytes(report.peak_memory_measured), human_bytes(report.peak_resident_memory)));
@@ -347,7 +334,7 @@ void add_run(CLI::App& program, Session& session) {
       ->add_option("--sensitivity-samples", options->mixed.samples,
                    "Calibration sequences to measure on, spread over the file; 0: all")
       ->type_name("N")
-      ->capture_default_str()
+      ->default_str(std::to_string(kDefaultSamples))
       ->group(group);
 }
 

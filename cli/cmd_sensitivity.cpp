@@ -136,7 +136,7 @@ void add_data_options(CLI::App& command, SensitivityCommand& options) {
       ->type_name("FILE");
   command.add_option("--samples", options.mixed.samples, "Sequences to measure on, spread over the file; 0: all")
       ->type_name("N")
-      ->capture_default_str();
+      ->default_str(std::to_string(kDefaultSamples));
   command.add_option("--seq-len", request.seq_len, "Tokens per sequence")
       ->type_name("N")
       ->capture_default_str()
@@ -155,7 +155,7 @@ void add_sensitivity(CLI::App& program, Session& session) {
                                   "      --calibration examples/tiny-llama-novels/calibration.txt --target-bits 3.5",
                                   options, sensitivity_command);
   PlanRequest& request = options->request;
-  command->add_option("MODEL", request.model, "Checkpoint directory or .safetensors file")->required();
+  command->add_option("MODEL", request.model, "Checkpoint directory, .safetensors or .h5 file")->required();
   add_data_options(*command, *options);
   command->add_option("--recipe", request.recipe, "Recipe whose linears are measured and whose schemes are varied")
       ->type_name("RECIPE")

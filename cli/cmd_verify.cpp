@@ -95,7 +95,7 @@ void add_verify(CLI::App& program, Session& session) {
   const auto options = std::make_shared<VerifyCommand>();
   CLI::App* command = add_command(program, session, "verify", "Check that a checkpoint is sound and says what it holds",
                                   "quant verify tiny-w4a16", options, verify_command);
-  command->add_option("DIR", options->directory, "Checkpoint: directory or .safetensors file")->required();
+  command->add_option("DIR", options->directory, "Checkpoint: directory, .safetensors or .h5 file")->required();
   command->add_flag("--strict", options->strict, "Warnings count as errors");
   add_threads_option(*command, options->threads);
 }

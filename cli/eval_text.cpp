@@ -55,9 +55,9 @@ void add_result(const EvalResult& result, const Text& text, Fields& fields) {
   fields.emplace_back("increase", fmt::format("{} ({:+.2f} %)", estimate_text(base.increase, 3, "+"),
                                               100 * base.increase.mean / base.perplexity.mean));
   const Divergence& d = base.divergence;
-  fields.emplace_back("KL divergence",
-                      fmt::format("{:.3e} ± {:.1e} nats; median {:.1e}, 90 % {:.1e}, 99 % {:.1e}, max {:.1e}",
-                                  d.mean.mean, d.mean.error, d.median, d.percent90, d.percent99, d.maximum));
+  const std::string error = std::isnan(d.mean.error) ? "" : fmt::format(" ± {:.1e}", d.mean.error);
+  fields.emplace_back("KL divergence", fmt::format("{:.3e}{} nats; median {:.1e}, 90 % {:.1e}, 99 % {:.1e}, max {:.1e}",
+                                                   d.mean.mean, error, d.median, d.percent90, d.percent99, d.maximum));
   fields.emplace_back("same top token", share_text(base.same_top));
   fields.emplace_back("top-5 overlap", share_text(base.top5));
 }

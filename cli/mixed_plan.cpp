@@ -60,7 +60,8 @@ TokenSequences read_samples(const PlanRequest& request, const MixedRequest& mixe
   if (!holds_token_ids(file)) tokenizer = Tokenizer::open(model_directory(plan.checkpoint->location()));
   CalibrationOptions options = plan.options.calibration.data;
   options.samples = 0;
-  return spread_sequences(read_sequences(file, tokenizer ? &*tokenizer : nullptr, options), mixed.samples);
+  return spread_sequences(read_sequences(file, tokenizer ? &*tokenizer : nullptr, options),
+                          mixed.samples.value_or(kDefaultSamples));
 }
 
 SensitivityOptions sensitivity_options(const PlanRequest& request, const MixedRequest& mixed) {
@@ -166,11 +167,18 @@ void check_mixed(const MixedRequest& request) {
   if (!request.target_bits.empty()) parse_bits(request.target_bits);
   if (!request.target_size.empty()) parse_size(request.target_size, "--target-size");
   if (!request.schemes.empty()) parse_candidates(request.schemes);
-  if (request.wanted()) return;
-  const bool other =
-      !request.report.empty() || !request.schemes.empty() || !request.measure.empty() || request.independent;
-  if (!other) return;
-  throw Error(ErrorCode::usage, "--sensitivity, --schemes, --measure and --independent need a target",
+  const bool measures =
+      !request.schemes.empty() || !request.measure.empty() || request.independent || request.samples.has_value();
+  if (request.wanted()) {
+    if (request.report.empty() || !measures) return;
+    throw Error(ErrorCode::usage,
+                "--schemes, --measure, --independent and --sensitivity-samples are for measuring; a report of "
+                "--sensitivity has been measured",
+                "leave them out, or leave out --sensitivity", "MeasuredAlready");
+  }
+  if (request.report.empty() && !measures) return;
+  throw Error(ErrorCode::usage,
+              "--sensitivity, --schemes, --measure, --independent and --sensitivity-samples need a target",
               "add --target-bits 4.25 or --target-size 2.1G", "NoTarget");
 }
 

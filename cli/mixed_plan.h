@@ -10,13 +10,15 @@
 
 namespace quant::cli {
 
+inline constexpr std::uint64_t kDefaultSamples = 8;
+
 struct MixedRequest {
   std::string target_bits;
   std::string target_size;
   std::string report;  ///< a file of quant sensitivity, instead of measuring
   std::string schemes;
   std::string measure;
-  std::uint64_t samples = 8;
+  std::optional<std::uint64_t> samples;  ///< sequences to measure on, 0: all; kDefaultSamples if not given
   bool independent = false;
 
   bool wanted() const { return !target_bits.empty() || !target_size.empty(); }

@@ -1,6 +1,7 @@
 #include "plan_request.h"
 
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 #include <spdlog/spdlog.h>
 
 #include <algorithm>
@@ -10,6 +11,8 @@
 #include <string_view>
 
 #include "quant/error.h"
+#include "quant/kernels.h"
+#include "quant/names.h"
 #include "quant/open.h"
 #include "ready_recipes.h"
 #include "units.h"
@@ -25,7 +28,7 @@ void add_calibration_options(CLI::App& command, PlanRequest& request);
 void add_plan_options(CLI::App& command, PlanRequest& request) {
   command.add_option("RECIPE", request.recipe, "Recipe file, or the name of a ready recipe ('quant recipes')")
       ->required();
-  command.add_option("--model", request.model, "Checkpoint to compress: directory or .safetensors file")
+  command.add_option("--model", request.model, "Checkpoint to compress: directory, .safetensors or .h5 file")
       ->type_name("DIR");
   command.add_option("--set", request.set, "Value of a variable of the recipe; may be repeated")
       ->type_name("NAME=VALUE")
@@ -172,6 +175,21 @@ RecipeVariables parse_variables(const std::vector<std::string>& assignments) {
   return variables;
 }
 
+namespace {
+
+void check_layout(const std::string& name, const Registry& registry) {
+  std::vector<std::string> names{std::string(kAutomaticLayout)};
+  for (const auto& layout : registry.layouts()) names.emplace_back(layout->name());
+  if (std::find(names.begin(), names.end(), name) != names.end()) return;
+  const std::string nearest = nearest_name(name, names);
+  throw Error(ErrorCode::usage, fmt::format("--layout: there is no layout '{}'", name),
+              fmt::format("{}there are {}", nearest.empty() ? "" : fmt::format("did you mean '{}'? ", nearest),
+                          fmt::join(names, ", ")),
+              "UnknownLayout");
+}
+
+}  // namespace
+
 PreparedPlan prepare_plan(const PlanRequest& request, const Registry& registry, const std::string& command) {
   if (request.model.empty()) {
     throw Error(ErrorCode::usage, fmt::format("quant {} needs --model DIR: the checkpoint to compress", command),
@@ -179,6 +197,8 @@ PreparedPlan prepare_plan(const PlanRequest& request, const Registry& registry, 
                             request.recipe, command == "run" ? " --output tiny-quantized" : ""),
                 "NoModel");
   }
+  check_layout(request.layout, registry);
+  kernels();  // refuses a QUANT_ISA that this machine does not have as what it is, not as a problem of the recipe
   PlanOptions options;
   options.layout = request.layout;
   options.shard_bytes = parse_size(request.shard_size, "--shard-size");

@@ -129,6 +129,23 @@ TEST_CASE("the summary of a calibrated run tells the errors of outputs and ranks
   CHECK(has(shown.out, "weight error"));
 }
 
+TEST_CASE("report of a calibrated run tells what run told, and sorts by the errors of outputs", "[report]") {
+  const TempDir dir;
+  write_file(dir / "r.yaml", two_linears(""));
+  const Outcome run = quietly(run_of(dir / "r.yaml", dir / "a", text()));
+  const Outcome report = run_quant({"report", (dir / "a").string(), "--sort", "output", "--top", "2"});
+  for (const std::string field : {"weight error: ", "output error: "}) {
+    const std::size_t at = run.out.find(field);
+    REQUIRE(at != std::string::npos);
+    CHECK(has(report.out, run.out.substr(at, run.out.find('\n', at) - at)));
+  }
+  const auto json = json_of(run_quant({"report", (dir / "a").string(), "--sort", "output", "--json"}));
+  const auto error = [&](std::size_t i) {
+    return json.at("layers")[i].at("calibration").at("output").at("relative_error").get<double>();
+  };
+  CHECK(error(0) >= error(1));
+}
+
 TEST_CASE("linears that fell back are told in the summary and in a warning", "[run]") {
   const TempDir dir;
   write_file(dir / "r.yaml", two_linears("      fallback_threshold: 1000\n"));
@@ -203,7 +220,8 @@ TEST_CASE("files that cannot be read have the same code in plan, run and eval", 
   CHECK(outcome(absent).code == 6);
   CHECK(quietly({"plan", (dir / "r.yaml").string(), "--model", example_model(), "--calibration", absent}).code == 6);
   CHECK(eval(absent).code == 6);
-  CHECK(outcome(empty).code == eval(empty).code);
+  CHECK(outcome(empty).code == 5);
+  CHECK(eval(empty).code == 5);
   CHECK(has(outcome(absent).err, "absent.txt"));
   CHECK_FALSE(has(outcome(absent).err, "quant plan"));
   // The hint stays where the plan shows more: targets and schemes.

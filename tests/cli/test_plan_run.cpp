@@ -107,6 +107,17 @@ TEST_CASE("schemes that one layout cannot hold together are a problem of it, or 
   CHECK(json_of(automatic).at("layout") == "libquant");
 }
 
+TEST_CASE("an unknown layout or instruction set is wrong usage, with what there is", "[plan]") {
+  const Arguments plan{"plan", "w4a16", "--model", example_model()};
+  const Outcome layout = run_quant(with(plan, {"--layout", "libquan"}));
+  CHECK(layout.code == 2);
+  CHECK(contains(layout.err, "did you mean 'libquant'?"));
+  CHECK(contains(layout.err, "auto, compressed-tensors"));
+  const Outcome isa = run_quant(plan, {"QUANT_ISA=foo"});
+  CHECK(isa.code == 2);
+  CHECK(contains(isa.err, "use one of: scalar"));
+}
+
 TEST_CASE("recipes that cannot be found or read are told apart", "[plan]") {
   TempDir dir;
   const Outcome name = run_quant({"plan", "w4a61", "--model", example_model()});

@@ -134,6 +134,15 @@ TEST_CASE("a model compared with itself: nothing lost, in text and JSON") {
   CHECK(has(text.out, "same top token: 100.00"));
 }
 
+TEST_CASE("one window has no standard errors, and none are printed") {
+  const Outcome text = quietly({"eval", example_model(), "--base", example_model(), "--text", evaluation_text(),
+                                "--seq-len", "64", "--windows", "1"});
+  CHECK(text.code == 0);
+  CHECK(has(text.out, "KL divergence: "));
+  CHECK_FALSE(has(text.out, "nan"));
+  CHECK_FALSE(has(text.out, "±"));
+}
+
 TEST_CASE("figures do not depend on threads and memory") {
   std::vector<std::string> arguments{quantized_example().string(),
                                      "--base",
@@ -184,6 +193,12 @@ TEST_CASE("choices and speed are measured too") {
 
 TEST_CASE("wrong usage is told with what to do") {
   const TempDir dir;
+  const std::string questions = (dir / "q.jsonl").string();
+  write_file(questions,
+             "{\"prompt\": \"He shook his\", \"choices\": [\" head\", \" fist\"], \"answer\": 0}\n"
+             "{\"prompt\": \"H\", \"choices\": [\"xyz\", \"e\"], \"answer\": 0}\n");
+  CHECK(
+      has(error_of({example_model(), "--choices", questions}, 2), "q.jsonl: question 2, choice 2: prompt and choice"));
   CHECK(has(error_of({example_model()}, 2), "--text FILE, --choices FILE or --speed"));
   CHECK(has(error_of({example_model(), "--base", example_model(), "--speed"}, 2), "--base is compared"));
   write_file(dir / "short.txt", "Too short.");

@@ -129,6 +129,8 @@ TEST_CASE("each ready recipe means what its name says") {
     REQUIRE(recipe.modifiers.back().ignore.size() == 1);
     CHECK(recipe.modifiers.back().ignore[0].text == "lm_head");
     const std::string text = read_file(file);
+    // The first line is what `quant recipes list` shows.
+    CHECK(text.substr(0, text.find('\n')).ends_with("."));
     for (const std::string line : {"# For: ", "# Size: ", "# Loads in: ", "# Loss: "}) {
       CHECK(text.find(line) != std::string::npos);
     }

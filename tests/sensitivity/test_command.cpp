@@ -182,6 +182,12 @@ TEST_CASE("wrong usage is refused with a way out") {
   CHECK(has(smallest, "--target-size 3.00 MB (3000000 bytes) is too small: the smallest output takes "));
   CHECK(has(fails({"--target-bits", "3", "--target-size", "3MB"}, 2), "--target"));
   CHECK(has(fails({"--sensitivity", report}, 2), "need a target"));
+  CHECK(has(fails({"--sensitivity-samples", "3"}, 2), "need a target"));
+  for (const Arguments& measuring : {Arguments{"--schemes", "W2"}, Arguments{"--measure", "kl"},
+                                     Arguments{"--independent"}, Arguments{"--sensitivity-samples", "3"}}) {
+    const Arguments target{"--target-bits", "3", "--sensitivity", report};
+    CHECK(has(fails(with(target, measuring), 2), "has been measured"));
+  }
   CHECK(has(fails({"--target-bits", "3", "--sensitivity", (dir / "none.json").string()}, 6), "none.json"));
   write_file(dir / "bad.json", "{}");
   CHECK(has(fails({"--target-bits", "3", "--sensitivity", (dir / "bad.json").string()}, 5), "format is missing"));

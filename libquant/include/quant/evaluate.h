@@ -118,6 +118,9 @@ struct ChoiceOptions {
   bool special = false;     ///< encode_choice
   std::uint64_t limit = 0;  ///< encode_choice
 };
+/// encode_choice of choice `choice` of question `question`; errors name both, counted from 1.
+ChoiceTokens encode_choice(const Tokenizer& tokenizer, std::span<const ChoiceQuestion> questions, std::size_t question,
+                           std::size_t choice, const ChoiceOptions& options);
 /// Throws as evaluate_perplexity.
 ChoiceResult evaluate_choices(LogitModel& model, LogitModel* base, const Tokenizer& tokenizer,
                               std::span<const ChoiceQuestion> questions, const ChoiceOptions& choice_options,

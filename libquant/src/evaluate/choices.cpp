@@ -28,10 +28,11 @@ struct Encoded {
 Encoded encode_all(const Tokenizer& tokenizer, std::span<const ChoiceQuestion> questions,
                    const ChoiceOptions& options) {
   Encoded encoded;
-  for (const ChoiceQuestion& question : questions) {
+  for (std::size_t q = 0; q < questions.size(); ++q) {
+    const ChoiceQuestion& question = questions[q];
     bool cut = false;
-    for (const std::string& choice : question.choices) {
-      ChoiceTokens tokens = encode_choice(tokenizer, question.prompt, choice, options.special, options.limit);
+    for (std::size_t c = 0; c < question.choices.size(); ++c) {
+      ChoiceTokens tokens = encode_choice(tokenizer, questions, q, c, options);
       cut = cut || tokens.cut;
       encoded.first_row.push_back(encoded.rows.size());
       const std::uint64_t length = tokens.ids.size();
@@ -126,7 +127,8 @@ ChoiceTokens encode_choice(const Tokenizer& tokenizer, const std::string& prompt
   // Tokens may melt across the boundary; one of the choice is scored in any case.
   tokens.scored = tokens.ids.size() > context_size ? tokens.ids.size() - context_size : 1;
   if (tokens.ids.size() < 2) {
-    throw Error(ErrorCode::usage, "the prompt and choice of a question are a single token: nothing is predicted");
+    throw Error(ErrorCode::usage, "prompt and choice are a single token together: nothing is predicted",
+                "give the question a longer prompt", "NothingToPredict");
   }
   if (limit != 0 && tokens.ids.size() > limit) {
     if (tokens.scored >= limit) {
@@ -137,6 +139,17 @@ ChoiceTokens encode_choice(const Tokenizer& tokenizer, const std::string& prompt
     tokens.cut = true;
   }
   return tokens;
+}
+
+ChoiceTokens encode_choice(const Tokenizer& tokenizer, std::span<const ChoiceQuestion> questions, std::size_t question,
+                           std::size_t choice, const ChoiceOptions& options) {
+  const ChoiceQuestion& asked = questions[question];
+  try {
+    return encode_choice(tokenizer, asked.prompt, asked.choices[choice], options.special, options.limit);
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("question {}, choice {}: {}", question + 1, choice + 1, error.what()),
+                error.hint(), error.kind());
+  }
 }
 
 ChoiceResult evaluate_choices(LogitModel& model, LogitModel* base, const Tokenizer& tokenizer,
