@@ -44,6 +44,7 @@ void PointCollector::finish(Points& points) {
     for (; i < items_.size() && static_cast<double>(items_[i].value) == value; ++i) {
       together += static_cast<double>(items_[i].weight);
     }
+    together = std::max(together, kLeastShare * weight);
     points.values.push_back(value);
     points.weight.push_back(points.weight.back() + together);
     points.moment.push_back(points.moment.back() + together * (value - points.center));

@@ -35,21 +35,23 @@ std::optional<std::string> reason_against(const QuantArgs& args) {
   return std::nullopt;
 }
 
-// Codes of one row; returns its scale.
-float code_row(std::span<const float> row, std::int8_t* codes) {
+// Codes of one row; returns its scale, of `type`. Codes follow from the scale as it is stored; with one of float32 from
+// 127 / m, as in bitsandbytes.
+float code_row(std::span<const float> row, DType type, std::int8_t* codes) {
   float largest = 0;
   for (const float value : row) largest = std::max(largest, std::fabs(value));
+  const float scale = shared::storable_scale(largest / kLargestCode, type);
   // 127 / m must be finite.
   if (largest < std::numeric_limits<float>::min() * kLargestCode) {
     std::fill_n(codes, row.size(), std::int8_t{0});
-    return std::numeric_limits<float>::min();
+    return scale;
   }
-  const float factor = kLargestCode / largest;
+  const float factor = type == DType::F32 ? kLargestCode / largest : 1.0F / scale;
   for (std::size_t i = 0; i < row.size(); ++i) {
     const float code = std::clamp(std::nearbyint(row[i] * factor), -kLargestCode, kLargestCode);
     codes[i] = static_cast<std::int8_t>(code);
   }
-  return largest / kLargestCode;
+  return scale;
 }
 
 class LlmInt8 final : public Quantizer {
@@ -68,8 +70,7 @@ class LlmInt8 final : public Quantizer {
     std::vector<float> row(out.cols);
     for (std::uint64_t r = 0; r < out.rows; ++r) {
       reader.read(r, 0, row);
-      const float scale = code_row(row, out.codes.data() + r * out.cols);
-      out.scales[r] = shared::storable_scale(scale, scale_dtype);
+      out.scales[r] = code_row(row, scale_dtype, out.codes.data() + r * out.cols);
     }
     if (errors.wanted()) measure_rows(rows, out, errors);
   }

@@ -123,6 +123,47 @@ TEST_CASE("long rows: many chunks, Lloyd close to the optimum, any order of the 
   CHECK(kmeans_1d(other_values, other_weights, 16) == exact);
 }
 
+TEST_CASE("weights of any ratio give finite, ascending means of least error") {
+  // Beside the sum of the others, the last weights are less than its rounding.
+  const auto three = kmeans_1d(std::vector<float>{-1, 1, 2}, std::vector<float>{1e10F, 1e10F, 1e-9F}, 2);
+  REQUIRE(three.size() == 2);
+  CHECK(three[0] == -1);
+  CHECK(three[1] == Approx(1).epsilon(1e-9));
+  const auto four = kmeans_1d(std::vector<float>{-1, 1, 2, 3}, std::vector<float>{1e4F, 1e4F, 1e-14F, 1e-14F}, 2);
+  REQUIRE(four.size() == 2);
+  CHECK(four[0] == -1);
+  CHECK(four[1] == Approx(1).epsilon(1e-9));
+  std::mt19937 random(11);
+  std::normal_distribution<float> normal;
+  std::uniform_real_distribution<float> exponent(-9, 9);
+  for (int round = 0; round < 60; ++round) {
+    std::vector<float> values(40), weights(40);
+    for (float& v : values) v = normal(random) + 5;
+    for (float& w : weights) w = std::pow(10.0F, exponent(random));
+    double total = 0;
+    for (const float w : weights) total += static_cast<double>(w);
+    for (const std::uint32_t clusters : {1U, 2U, 4U, 8U, 16U, 39U}) {
+      const double least = least_error(values, weights, clusters);
+      for (const KMeansMethod method : {KMeansMethod::exact, KMeansMethod::lloyd}) {
+        const auto means = kmeans_1d(values, weights, clusters, method);
+        INFO("round " << round << ", " << clusters << " clusters");
+        REQUIRE(means.size() == clusters);
+        CHECK(std::all_of(means.begin(), means.end(), [](double mean) { return mean > 0 && mean < 10; }));
+        CHECK(std::is_sorted(means.begin(), means.end()));
+        if (method == KMeansMethod::lloyd) continue;
+        // Shares below 1e-12 count as that much, for 40 values at distances of less than 10.
+        CHECK(error_of(values, weights, means) <= least * (1 + 1e-9) + 40 * 100e-12 * total);
+      }
+    }
+  }
+  // The entries of a stored codebook, and so the codes.
+  const std::vector<float> row = {-1, 1, 2, 3, -0.5F, 0.25F};
+  const std::vector<float> importance = {1e10F, 1e10F, 1e-9F, 1e-9F, 1e-8F, 1e-7F};
+  const QuantizedTensor q = kmeans_quantize(f32_view(row, 1, 6), learned(1, Strategy::channel), importance);
+  CHECK(q.codebook[0] == -1);
+  CHECK(q.codebook[1] == Approx(1).epsilon(1e-6));
+}
+
 TEST_CASE("codes name the nearest entry, the lower one of two; entries are values of the stored type") {
   for (const DType type : {DType::F32, DType::F16, DType::BF16}) {
     for (const int bits : {1, 3, 4, 8}) {

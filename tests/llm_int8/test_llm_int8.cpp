@@ -1,6 +1,9 @@
 // LLM.int8(): codes and outlier columns of bitsandbytes (made by make_golden.py), the mixed product in float64, the
 // worked example, and counts of outlier columns.
+#include <algorithm>
 #include <cmath>
+#include <limits>
+#include <random>
 
 #include "quant/error.h"
 #include "quant/forward.h"
@@ -129,6 +132,25 @@ TEST_CASE("rows of zeros, huge and tiny rows stay finite") {
   const QuantizedTensor q = llm_int8_quantize(f32_view(w, 4, 2), weights_args());
   CHECK(q.codes == std::vector<std::int8_t>{0, 0, 127, -127, 0, 0, 127, -32});
   for (const float scale : q.scales) CHECK((std::isfinite(scale) && scale > 0));
+}
+
+TEST_CASE("with a scale of fewer bits, codes are those of the scale that is stored") {
+  const auto quantizer = make_llm_int8();
+  std::mt19937 random(4);
+  std::normal_distribution<float> normal;
+  for (const DType type : {DType::F16, DType::BF16, DType::F32}) {
+    for (const float size : {1e-3F, 2e-4F, 1e-2F, 1.0F, 300.0F}) {
+      std::vector<float> w = {size, -0.5F * size, 0.2F * size, 0, 0, 0, 0, 0};
+      for (std::size_t i = 3; i < w.size(); ++i) w[i] = size * std::clamp(normal(random) / 3, -1.0F, 1.0F);
+      QuantizedTensor q;
+      quantizer->quantize_rows(f32_view(w, 1, w.size()), weights_args(), type, {}, {}, q, {});
+      INFO("scales of " << dtype_name(type) << ", largest weight " << size << ", scale " << q.scales[0]);
+      CHECK(round_to_dtype(type, q.scales[0]) == q.scales[0]);
+      std::vector<float> row(w.size());
+      dequantize_row(q, 0, row);
+      for (std::size_t i = 0; i < w.size(); ++i) CHECK(std::fabs(row[i] - w[i]) <= 0.501F * q.scales[0]);
+    }
+  }
 }
 
 TEST_CASE("outlier columns are counted and told in a note") {

@@ -12,7 +12,8 @@ namespace quant {
 
 /// Codes `weight` [rows, cols] as bitsandbytes' int8_vectorwise_quant does: code = round(w * (127 / m)), ties to even,
 /// in float32, with m the largest magnitude of the row; the scale is m / 127. `args`: 8-bit integers, symmetric, of the
-/// restricted range, strategy channel. A row of zeros gets the smallest normal scale. Uses one thread.
+/// restricted range, strategy channel. A row of zeros gets the smallest scale. Uses all processors; the result does not
+/// depend on their number.
 /// Errors: Error{usage} for other arguments, Error{numerical} for a weight that is not finite.
 /// Source: Dettmers et al. 2022, LLM.int8() (arXiv 2208.07339), section 2; bitsandbytes, int8_vectorwise_quant.
 QuantizedTensor llm_int8_quantize(const TensorView& weight, QuantArgs args);

@@ -61,7 +61,9 @@ OutputErrors output_errors(std::span<const float> weight, std::span<const float>
 
 std::vector<float> diagonal(const InputStatistics& inputs) {
   std::vector<float> result;
-  for (std::uint64_t c = 0; !inputs.gram.empty() && c < inputs.cols; ++c) {
+  // Without tokens all columns would count nothing: then all count the same.
+  if (inputs.gram.empty() || inputs.tokens == 0) return result;
+  for (std::uint64_t c = 0; c < inputs.cols; ++c) {
     result.push_back(inputs.gram[c * inputs.cols + c]);
   }
   return result;
@@ -79,7 +81,7 @@ struct BlockSolver::Job {
   SolveRecord record;
 };
 
-BlockSolver::Job BlockSolver::load(const LinearWeight& weight, std::size_t linear) {
+BlockSolver::Job BlockSolver::load(const LinearWeight& weight, std::size_t linear, std::span<const float> importance) {
   leave_if_stopped(context_.run.stop);
   context_.begin(weight.module);
   Job job;
@@ -87,7 +89,7 @@ BlockSolver::Job BlockSolver::load(const LinearWeight& weight, std::size_t linea
   job.linear = linear;
   job.values = context_.weights->read(weight, context_.run.threads);
   require_finite(job);
-  job.params = params_of(job);
+  job.params = params_of(job, importance);
   return job;
 }
 
@@ -101,14 +103,14 @@ void BlockSolver::require_finite(const Job& job) const {
 }
 
 // Values of the whole tensor by the range rule of plain rounding, where the scheme has such.
-TensorParams BlockSolver::params_of(const Job& job) const {
+TensorParams BlockSolver::params_of(const Job& job, std::span<const float> importance) const {
   const PlannedLinear& planned = context_.plan->linears[job.linear];
   const QuantArgs& args = *context_.plan->groups[planned.scheme].scheme.weights;
   const ModifierAlgorithm& algorithm = context_.plan->work->algorithms[planned.modifier];
   const bool whole = args.strategy == Strategy::tensor || is_nvfp4(args);
   if (!whole || algorithm.quantizer != nullptr) {
     if (algorithm.quantizer == nullptr) return {};
-    return algorithm.quantizer->prepare(f32_view(job.values, job.weight->rows, job.weight->cols), args, {},
+    return algorithm.quantizer->prepare(f32_view(job.values, job.weight->rows, job.weight->cols), args, importance,
                                         context_.run.threads);
   }
   const AlgorithmEntry* plain = context_.plan->registry->modifier("QuantizationModifier");
@@ -196,7 +198,11 @@ void BlockSolver::solve(const Program& program, const InputUnit& unit, const Inp
   for (const auto& [modifier, entries] : by_modifier) {
     const ModifierAlgorithm& algorithm = context_.plan->work->algorithms[modifier];
     std::vector<Job> jobs;
-    for (const WorkLinear* entry : entries) jobs.push_back(load(weight_at(program, entry->place), entry->linear));
+    const bool weighs = algorithm.quantizer != nullptr && algorithm.own->needs().gram;
+    const auto importance = weighs ? diagonal(inputs) : std::vector<float>{};
+    for (const WorkLinear* entry : entries) {
+      jobs.push_back(load(weight_at(program, entry->place), entry->linear, importance));
+    }
     share_global_scales(jobs);
     const auto start = Clock::now();
     if (algorithm.calibrated != nullptr) {
@@ -218,7 +224,6 @@ void BlockSolver::solve(const Program& program, const InputUnit& unit, const Inp
       algorithm.calibrated->quantize(tasks, inputs, context_.run);
       for (std::size_t i = 0; i < jobs.size(); ++i) jobs[i].record = std::move(tasks[i].record);
     } else {
-      const auto importance = algorithm.own->needs().gram ? diagonal(inputs) : std::vector<float>{};
       for (Job& job : jobs) code_plain(*algorithm.quantizer, job, importance);
     }
     double weights = 0;
@@ -239,13 +244,13 @@ void BlockSolver::solve_plain(const Program& program, const std::vector<WorkLine
   for (const WorkLinear& entry : linears) {
     const int set = context_.plan->linears[entry.linear].fused_set;
     if (set < 0) continue;
-    const Job job = load(weight_at(program, entry.place), entry.linear);
+    const Job job = load(weight_at(program, entry.place), entry.linear, {});
     if (!job.params.global_scale) continue;
     const auto [at, is_new] = shared.try_emplace(set, *job.params.global_scale);
     if (!is_new) at->second = std::min(at->second, *job.params.global_scale);
   }
   for (const WorkLinear& entry : linears) {
-    Job job = load(weight_at(program, entry.place), entry.linear);
+    Job job = load(weight_at(program, entry.place), entry.linear, {});
     const auto found = shared.find(context_.plan->linears[entry.linear].fused_set);
     if (found != shared.end()) job.params.global_scale = found->second;
     const PlannedLinear& planned = context_.plan->linears[entry.linear];
@@ -256,7 +261,7 @@ void BlockSolver::solve_plain(const Program& program, const std::vector<WorkLine
 }
 
 void BlockSolver::solve_table(const LinearWeight& table, std::size_t linear) {
-  Job job = load(table, linear);
+  Job job = load(table, linear, {});
   const PlannedLinear& planned = context_.plan->linears[linear];
   const ModifierAlgorithm& algorithm = context_.plan->work->algorithms[planned.modifier];
   const Scheme& scheme = context_.plan->groups[planned.scheme].scheme;
