@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "hdf5_storage.h"
 #include "hdf5_tensor_types.h"
 #include "quant/error.h"
 #include "quant/hdf5_tensors.h"
@@ -21,7 +22,7 @@ using hdf5::Hdf5Session;
 constexpr int kMaxDimensions = 32;
 constexpr std::size_t kMaxTensors = 10'000'000;
 constexpr std::size_t kMaxText = 1U << 20U;
-constexpr std::uint64_t kMostCompression = 1040;  // deflate's largest ratio is 1032
+constexpr std::uint64_t kMostChunk = 4 * hdf5::kChunkBytes;
 constexpr int kMaxDepth = 64;
 
 [[noreturn]] void fail(const std::string& file, const std::string& link, const std::string& problem) {
@@ -73,10 +74,11 @@ struct Dataset {
   std::vector<hsize_t> sizes;
 };
 
-// Walks through groups that are linked hard, each one once.
+// Walks through groups and datasets that are linked hard, each one once.
 class Scanner {
  public:
-  Scanner(const Hdf5Session& session, std::string file) : session_(session), file_(std::move(file)) {}
+  Scanner(const Hdf5Session& session, std::string file)
+      : session_(session), file_(std::move(file)), file_bytes_(std::filesystem::file_size(file_)) {}
 
   void scan(hid_t group, const std::string& path, const std::string& name, int depth) {
     if (depth > kMaxDepth) fail(file_, path, "lies too deep");
@@ -93,11 +95,11 @@ class Scanner {
       session_.need(H5Lget_info(group, link.c_str(), &kind, H5P_DEFAULT), "look at a link");
       if (kind.type != H5L_TYPE_HARD) fail(file_, child, "is linked from elsewhere");
       const Hdf5Handle object = session_.need(H5Oopen(group, link.c_str(), H5P_DEFAULT), H5Oclose, "open a link");
+      if (!seen_.insert(kind.u.address).second) fail(file_, child, "is linked twice");
       const std::string full = own ? name : path.empty() ? *part : name + "." + *part;
       switch (H5Iget_type(object.get())) {
         case H5I_GROUP:
           if (own) fail(file_, child, "is a group, not a dataset");
-          if (!seen_.insert(kind.u.address).second) fail(file_, child, "is linked twice");
           scan(object.get(), child, full, depth + 1);
           break;
         case H5I_DATASET:
@@ -139,7 +141,7 @@ class Scanner {
       fail(file_, link, fmt::format("is not stored as {} demands", type_name));
     }
     read_shape(dataset, link, found);
-    check_storage(dataset, link, found);
+    check_storage(dataset, link);
     datasets_.push_back(std::move(found));
   }
 
@@ -155,14 +157,22 @@ class Scanner {
     found.tensor.bytes();  // throws where they are more than 2^64
   }
 
-  void check_storage(hid_t dataset, const std::string& link, const Dataset& found) const {
-    const Hdf5Handle creation = session_.need(H5Dget_create_plist(dataset), H5Pclose, "read a dataset's properties");
-    const H5D_layout_t layout = H5Pget_layout(creation.get());
-    if ((layout != H5D_CHUNKED && layout != H5D_CONTIGUOUS && layout != H5D_COMPACT) ||
-        H5Pget_external_count(creation.get()) > 0) {
-      fail(file_, link, "keeps its values elsewhere");
+  void check_storage(hid_t dataset, const std::string& link) {
+    const std::string action = fmt::format("look at the dataset '{}'", link);
+    check_filters(dataset, link, action);
+    const hdf5::Storage storage = hdf5::look_at_storage(session_, dataset, {file_bytes_, kMostChunk}, action);
+    if (!storage.problem.empty()) fail(file_, link, storage.problem);
+    // Datasets that share their bytes would multiply what the file can hold.
+    if (storage.bytes > file_bytes_ - stored_bytes_) {
+      fail(file_, link,
+           fmt::format("says that it takes {} bytes, which are not left of a file of {}", storage.bytes, file_bytes_));
     }
-    const int filters = session_.need(H5Pget_nfilters(creation.get()), "read a dataset's filters");
+    stored_bytes_ += storage.bytes;
+  }
+
+  void check_filters(hid_t dataset, const std::string& link, const std::string& action) const {
+    const Hdf5Handle creation = session_.need(H5Dget_create_plist(dataset), H5Pclose, action);
+    const int filters = session_.need(H5Pget_nfilters(creation.get()), action);
     for (int i = 0; i < filters; ++i) {
       unsigned flags = 0;
       std::size_t values = 0;
@@ -173,15 +183,12 @@ class Scanner {
              fmt::format("has the filter {}; deflate, shuffle and fletcher32 can be read", static_cast<int>(filter)));
       }
     }
-    const std::uint64_t bytes = found.tensor.bytes(), stored = H5Dget_storage_size(dataset);
-    const std::uint64_t most = filters > 0 ? kMostCompression : 1;
-    if (bytes / most > stored) {
-      fail(file_, link, fmt::format("says that it has {} bytes, but {} are stored", bytes, stored));
-    }
   }
 
   const Hdf5Session& session_;
   std::string file_;
+  std::uint64_t file_bytes_;
+  std::uint64_t stored_bytes_ = 0;  // by the datasets so far
   std::vector<Dataset> datasets_;
   std::set<haddr_t> seen_;
 };

@@ -15,7 +15,6 @@ namespace {
 using hdf5::Hdf5Handle;
 using hdf5::Hdf5Session;
 
-constexpr std::uint64_t kChunkBytes = 1U << 20U;
 constexpr std::uint64_t kPieceBytes = 16U << 20U;
 
 // Where the name of one tensor is the path of others, it gets a link of its own below it.
@@ -41,7 +40,7 @@ std::string dataset_path(const std::set<std::string, std::less<>>& names, const 
 // About 2^20 bytes: whole rows, or part of one.
 std::vector<hsize_t> chunk_of(const std::vector<hsize_t>& sizes, std::uint64_t element_bytes) {
   std::vector<hsize_t> chunk(sizes.size(), 1);
-  std::uint64_t left = std::max<std::uint64_t>(1, kChunkBytes / element_bytes);
+  std::uint64_t left = std::max<std::uint64_t>(1, hdf5::kChunkBytes / element_bytes);
   for (std::size_t i = sizes.size(); i-- > 0;) {
     chunk[i] = std::clamp<hsize_t>(left, 1, std::max<hsize_t>(1, sizes[i]));
     left = std::max<std::uint64_t>(1, left / chunk[i]);
