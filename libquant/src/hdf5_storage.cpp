@@ -95,11 +95,11 @@ Storage look_at_storage(const Hdf5Session& session, hid_t dataset, const Storage
   const H5D_layout_t layout = H5Pget_layout(creation.get());
   if ((layout != H5D_CHUNKED && layout != H5D_CONTIGUOUS && layout != H5D_COMPACT) ||
       H5Pget_external_count(creation.get()) > 0) {
-    return {0, "takes its data from other files"};
+    return {0, "takes its data from other files", 1};
   }
   const int filters = session.need(H5Pget_nfilters(creation.get()), action);
   if (std::string problem = filter_problem(session, creation.get(), filters, action); !problem.empty()) {
-    return {0, std::move(problem)};
+    return {0, std::move(problem), 1};
   }
   const Hdf5Handle type = session.need(H5Dget_type(dataset), H5Tclose, action);
   const std::uint64_t element = std::max<std::size_t>(1, H5Tget_size(type.get()));
@@ -108,13 +108,14 @@ Storage look_at_storage(const Hdf5Session& session, hid_t dataset, const Storage
   std::uint64_t values = 1;
   for (const hsize_t size : sizes) values = product(values, size);
   const std::uint64_t bytes = product(values, element);
-  Storage storage{H5Dget_storage_size(dataset), {}};
+  Storage storage{H5Dget_storage_size(dataset), {}, 1};
   if (storage.bytes > limits.file_bytes) {
     storage.problem = fmt::format("says that it takes {} bytes of a file of {}", storage.bytes, limits.file_bytes);
     return storage;
   }
   const bool chunked = layout == H5D_CHUNKED && bytes > 0;
   const Chunks chunks = chunked ? chunks_of(session, sizes, creation.get(), element, action) : Chunks{};
+  if (!chunks.chunk.empty()) storage.chunk_rows = chunks.chunk.front();
   hsize_t stored = 0;
   if (chunked) session.need(H5Dget_num_chunks(dataset, space.get(), &stored), action);
   if (chunks.bytes > limits.chunk_bytes) {

@@ -14,8 +14,9 @@ struct StorageLimits {
 };
 
 struct Storage {
-  std::uint64_t bytes = 0;  ///< that the dataset takes in the file
-  std::string problem;      ///< what follows "dataset 'x' "; empty: it can be read
+  std::uint64_t bytes = 0;       ///< that the dataset takes in the file
+  std::string problem;           ///< what follows "dataset 'x' "; empty: it can be read
+  std::uint64_t chunk_rows = 1;  ///< of the first dimension, in one chunk
 };
 
 /// Looks at how the values of a dataset are kept. A problem are values in other files, more bytes than the file has,

@@ -207,6 +207,42 @@ TEST_CASE("with statistics from a file only weights that are coded must be finit
   CHECK(has(error.hint(), "ignore"));
 }
 
+TEST_CASE("only parts that a recipe needs are read, and a file that is gone is no damaged one") {
+  CalibratedModel model;
+  model.options.calibration.save_statistics = model.dir / "kept.h5";
+  model.run(probe("ProbeAll"), "first");
+  auto all = read_statistics(model.dir / "kept.h5");
+  const auto absmax = all.at("model.layers.1.mlp.down_proj").absmax;
+  all.at("model.layers.1.mlp.down_proj").gram[0] = -1;
+  use_statistics(model, all);
+  Seen::instance() = {};
+  model.run(probe("ProbeRange"), "out");
+  const InputStatistics& seen = Seen::instance().inputs.at("model.layers.1.mlp.down_proj");
+  CHECK(seen.absmax == absmax);
+  CHECK(seen.gram.empty());
+  CHECK(seen.mean_abs.empty());
+  const Plan plan = model.plan(probe("ProbeRange"));
+  const auto run_to = [&](const char* name) {
+    RunOptions options;
+    options.output = model.dir / name;
+    run_plan(plan, options);
+  };
+  std::filesystem::remove(model.dir / "elsewhere.h5");
+  const Error gone = error_of([&] { run_to("gone"); });
+  INFO(gone.what());
+  CHECK(gone.code() == ErrorCode::io);
+  CHECK(has(gone.what(), "elsewhere.h5: cannot be opened"));
+  CHECK_FALSE(has(gone.hint(), "anew"));
+  // Another file in its place.
+  all.at("model.layers.0.mlp.down_proj").absmax.clear();
+  all.at("model.layers.0.mlp.down_proj").minimum.clear();
+  write_statistics(model.dir / "elsewhere.h5", {}, all);
+  const Error other = error_of([&] { run_to("other"); });
+  INFO(other.what());
+  CHECK(other.code() == ErrorCode::corrupt_file);
+  CHECK(has(other.what(), "elsewhere.h5: the statistics of model.layers.0.mlp.down_proj changed"));
+}
+
 TEST_CASE("all statistics that cannot be used are named before anything is coded") {
   CalibratedModel model;
   model.options.calibration.save_statistics = model.dir / "kept.h5";

@@ -21,7 +21,8 @@ constexpr std::uint64_t kMaxLinks = 1 << 22;
 const std::string& signed_name(const std::string& name) {
   constexpr std::string_view kSignature("\x89HDF\r\n\x1a\n", 8);
   std::ifstream in(name, std::ios::binary | std::ios::ate);
-  const std::uint64_t size = in ? static_cast<std::uint64_t>(std::max<std::streamoff>(in.tellg(), 0)) : 0;
+  if (!in) throw Error(ErrorCode::io, name + ": cannot be opened", {}, "Hdf5");
+  const std::uint64_t size = static_cast<std::uint64_t>(std::max<std::streamoff>(in.tellg(), 0));
   std::string begin(kSignature.size(), '\0');
   for (std::uint64_t at = 0; at + begin.size() <= size; at = at == 0 ? 512 : 2 * at) {
     in.seekg(static_cast<std::streamoff>(at));
@@ -77,7 +78,7 @@ std::vector<std::string> Hdf5Input::names(const std::string& group) const {
 
 Hdf5Input::Array Hdf5Input::open_array(const std::string& path, H5T_class_t type) const {
   const std::string action = "read '" + path + "'";
-  Array array{session_.need(H5Dopen2(file_.get(), path.c_str(), H5P_DEFAULT), H5Dclose, action), path, {}, 1};
+  Array array{session_.need(H5Dopen2(file_.get(), path.c_str(), H5P_DEFAULT), H5Dclose, action), path, {}, 1, 1};
   const Hdf5Handle space = session_.need(H5Dget_space(array.dataset.get()), H5Sclose, action);
   const Hdf5Handle stored = session_.need(H5Dget_type(array.dataset.get()), H5Tclose, action);
   if (H5Tget_class(stored.get()) != type) {
@@ -93,7 +94,7 @@ Hdf5Input::Array Hdf5Input::open_array(const std::string& path, H5T_class_t type
   return array;
 }
 
-void Hdf5Input::check_storage(const Array& array) const {
+void Hdf5Input::check_storage(Array& array) const {
   const std::string action = "read '" + array.path + "'";
   const Hdf5Handle stored = session_.need(H5Dget_type(array.dataset.get()), H5Tclose, action);
   const std::uint64_t bytes = checked_mul(array.values, std::max<std::size_t>(1, H5Tget_size(stored.get())), name_);
@@ -102,6 +103,7 @@ void Hdf5Input::check_storage(const Array& array) const {
   const hdf5::Storage storage = hdf5::look_at_storage(session_, array.dataset.get(),
                                                       {failed ? 0 : file_bytes, std::max(bytes, kMaxChunk)}, action);
   if (!storage.problem.empty()) wrong(array.path, storage.problem);
+  array.chunk_rows = storage.chunk_rows;
 }
 
 void Hdf5Input::read_rows(const Array& array, std::uint64_t first, std::uint64_t count, hid_t memory_type,
