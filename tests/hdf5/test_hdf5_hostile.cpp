@@ -127,6 +127,32 @@ TEST_CASE("what the schema does not allow is named") {
   CHECK(mentions(spoiled([](hid_t f) { add_dataset(f, "d.e", 8, 8, "U8"); }), "escaped"));
 }
 
+TEST_CASE("errors name the dataset, and attributes by what has them") {
+  const auto with_dataset = [](hsize_t rows, hsize_t cols, const std::function<void(hid_t)>& describe) {
+    return spoiled([&](hid_t f) {
+      const hsize_t sizes[2] = {rows, cols}, chunk[2] = {1, 1};
+      const hid_t space = H5Screate_simple(2, sizes, nullptr), properties = H5Pcreate(H5P_DATASET_CREATE);
+      H5Pset_chunk(properties, 2, chunk);
+      const hid_t dataset = H5Dcreate2(f, "a/d", H5T_STD_U8LE, space, H5P_DEFAULT, properties, H5P_DEFAULT);
+      describe(dataset);
+      H5Dclose(dataset);
+      H5Pclose(properties);
+      H5Sclose(space);
+    });
+  };
+  const hsize_t large = hsize_t{1} << 40U;
+  CHECK(mentions(with_dataset(large, large, [](hid_t d) { set_text(d, "dtype", "U8"); }), "x.h5: dataset 'a/d'"));
+  const auto number = [](hid_t object, const char* key) {
+    const hid_t space = H5Screate(H5S_SCALAR);
+    H5Aclose(H5Acreate2(object, key, H5T_STD_U8LE, space, H5P_DEFAULT, H5P_DEFAULT));
+    H5Sclose(space);
+  };
+  CHECK(
+      mentions(with_dataset(1, 1, [&](hid_t d) { number(d, "dtype"); }), "the attribute 'dtype' of '/a/d' is no text"));
+  CHECK(mentions(spoiled([&](hid_t f) { number(f, "metadata.x"); }), "the attribute 'metadata.x' of '/' is no text"));
+  CHECK(mentions(spoiled([&](hid_t f) { number(f, std::string(4096, 'k').c_str()); }), "name has 4096 bytes"));
+}
+
 TEST_CASE("datasets that claim more than the file can hold are refused") {
   CHECK(with_sizes(10007, 10009).empty());
   CHECK(mentions(with_sizes(std::uint64_t{1} << 34U, 10009), "'a' says that it takes 17179869184 bytes of a file of"));
