@@ -6,6 +6,7 @@
 #include <system_error>
 #include <vector>
 
+#include "file_metadata.h"
 #include "output/files.h"
 #include "output/partial_directory.h"
 #include "quant/error.h"
@@ -24,7 +25,9 @@ void write_container(const fs::path& file, const Checkpoint& checkpoint, const C
             [&](const TensorInfo* a, const TensorInfo* b) { return stored_before(stored(a), stored(b)); });
   std::vector<StoredTensor> tensors;
   for (const TensorInfo* info : sources) tensors.push_back(stored(info));
-  const auto writer = container.create(file, tensors, {{"format", "pt"}}, false);
+  auto metadata = merged_metadata(checkpoint);
+  metadata.try_emplace("format", "pt");  // readers of other projects ask for it
+  const auto writer = container.create(file, tensors, {metadata.begin(), metadata.end()}, false);
   for (std::size_t i = 0; i < sources.size(); ++i) {
     const TensorView view = checkpoint.view(*sources[i]);
     if (!view.bytes.empty()) writer->write(i, 0, view.bytes);
@@ -75,7 +78,10 @@ ConvertResult convert_checkpoint(const Checkpoint& checkpoint, const ConvertOpti
   try {
     return convert(checkpoint, options);
   } catch (const fs::filesystem_error& error) {
-    throw Error(ErrorCode::io, fmt::format("cannot write {}: {}", options.output.string(), error.code().message()));
+    // What could not be read or written may be a file of the model as well.
+    const std::filesystem::path& path = error.path1().empty() ? options.output : error.path1();
+    throw Error(ErrorCode::io, fmt::format("cannot convert {} to {}: {}: {}", checkpoint.location().string(),
+                                           options.output.string(), path.string(), error.code().message()));
   }
 }
 

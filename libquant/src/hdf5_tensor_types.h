@@ -18,7 +18,12 @@ inline constexpr const char* kTypeKey = "dtype";
 inline constexpr const char* kFormatKey = "format";
 inline constexpr const char* kFormatValue = "libquant tensors 1";
 inline constexpr const char* kMetadataPrefix = "metadata.";
-inline constexpr std::string_view kOwnLink = "%";  ///< the tensor whose name is the path of its group
+// What is read is what may be written.
+inline constexpr std::size_t kMostText = 1U << 20U;      ///< bytes of an attribute's value, or of a link's name
+inline constexpr std::size_t kMostKey = 4095;            ///< bytes of an attribute's name
+inline constexpr int kMostDepth = 64;                    ///< groups around a dataset
+inline constexpr std::uint64_t kChunkBytes = 1U << 20U;  ///< about as many are written
+inline constexpr std::string_view kOwnLink = "%";        ///< the tensor whose name is the path of its group
 
 /// HDF5's types of an element. Types that HDF5 has no numbers for are stored as unsigned bits.
 struct ElementType {

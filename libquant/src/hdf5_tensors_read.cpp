@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "hdf5_storage.h"
 #include "hdf5_tensor_types.h"
 #include "quant/error.h"
 #include "quant/hdf5_tensors.h"
@@ -20,13 +21,15 @@ using hdf5::Hdf5Session;
 
 constexpr int kMaxDimensions = 32;
 constexpr std::size_t kMaxTensors = 10'000'000;
-constexpr std::size_t kMaxText = 1U << 20U;
-constexpr std::uint64_t kMostCompression = 1040;  // deflate's largest ratio is 1032
-constexpr int kMaxDepth = 64;
+constexpr std::uint64_t kMostChunk = 4 * hdf5::kChunkBytes;
+
+[[noreturn]] void fail_at(const std::string& file, const std::string& problem) {
+  throw Error(ErrorCode::corrupt_file, fmt::format("{}: {}", file, problem),
+              "the file is damaged, or was not written by this project", "BadHdf5Tensor");
+}
 
 [[noreturn]] void fail(const std::string& file, const std::string& link, const std::string& problem) {
-  throw Error(ErrorCode::corrupt_file, fmt::format("{}: dataset '{}' {}", file, link, problem),
-              "the file is damaged, or was not written by this project", "BadHdf5Tensor");
+  fail_at(file, fmt::format("dataset '{}' {}", link, problem));
 }
 
 // The inverse of hdf5_link_name; nothing for a text that it does not make.
@@ -51,18 +54,21 @@ std::optional<std::string> part_of_link(const std::string& link) {
   return part;
 }
 
-std::string read_text(const Hdf5Session& session, hid_t object, const char* key, const std::string& file) {
-  const Hdf5Handle attribute =
-      session.need(H5Aopen(object, key, H5P_DEFAULT), H5Aclose, fmt::format("read the attribute '{}'", key));
-  const Hdf5Handle type = session.need(H5Aget_type(attribute.get()), H5Tclose, "read an attribute");
-  const Hdf5Handle space = session.need(H5Aget_space(attribute.get()), H5Sclose, "read an attribute");
+// `link`: of the dataset that has the attribute; empty: the root.
+std::string read_text(const Hdf5Session& session, hid_t object, const std::string& key, const std::string& file,
+                      const std::string& link) {
+  const std::string action = fmt::format("read the attribute '{}' of '/{}'", key, link);
+  const Hdf5Handle attribute = session.need(H5Aopen(object, key.c_str(), H5P_DEFAULT), H5Aclose, action);
+  const Hdf5Handle type = session.need(H5Aget_type(attribute.get()), H5Tclose, action);
+  const Hdf5Handle space = session.need(H5Aget_space(attribute.get()), H5Sclose, action);
   const std::size_t size = H5Tget_size(type.get());
-  if (H5Tget_class(type.get()) != H5T_STRING || H5Tis_variable_str(type.get()) != 0 || size > kMaxText ||
+  if (H5Tget_class(type.get()) != H5T_STRING || H5Tis_variable_str(type.get()) != 0 || size > hdf5::kMostText ||
       H5Sget_simple_extent_npoints(space.get()) != 1) {
-    fail(file, key, "is no attribute of text");
+    fail_at(file,
+            fmt::format("the attribute '{}' of '/{}' is no text of at most {} bytes", key, link, hdf5::kMostText));
   }
   std::string text(size, '\0');
-  session.need(H5Aread(attribute.get(), type.get(), text.data()), "read an attribute");
+  session.need(H5Aread(attribute.get(), type.get(), text.data()), action);
   while (!text.empty() && text.back() == '\0') text.pop_back();
   return text;
 }
@@ -73,31 +79,33 @@ struct Dataset {
   std::vector<hsize_t> sizes;
 };
 
-// Walks through groups that are linked hard, each one once.
+// Walks through groups and datasets that are linked hard, each one once.
 class Scanner {
  public:
-  Scanner(const Hdf5Session& session, std::string file) : session_(session), file_(std::move(file)) {}
+  Scanner(const Hdf5Session& session, std::string file)
+      : session_(session), file_(std::move(file)), file_bytes_(std::filesystem::file_size(file_)) {}
 
   void scan(hid_t group, const std::string& path, const std::string& name, int depth) {
-    if (depth > kMaxDepth) fail(file_, path, "lies too deep");
+    if (depth > hdf5::kMostDepth) fail(file_, path, "lies too deep");
     H5G_info_t info{};
-    session_.need(H5Gget_info(group, &info), "list a group");
+    session_.need(H5Gget_info(group, &info), fmt::format("list the group '/{}'", path));
     for (hsize_t i = 0; i < info.nlinks; ++i) {
-      const std::string link = link_name(group, i);
+      const std::string link = link_name(group, path, i);
       const std::string child = path.empty() ? link : path + "/" + link;
       const bool own = link == hdf5::kOwnLink && !path.empty();
       const auto part = own ? std::optional<std::string>("") : part_of_link(link);
       if (!part || (part->empty() && !own) || part->find('.') != std::string::npos)
         fail(file_, child, "has a name that is not escaped as it should be");
       H5L_info_t kind{};
-      session_.need(H5Lget_info(group, link.c_str(), &kind, H5P_DEFAULT), "look at a link");
+      const std::string action = fmt::format("open '{}'", child);
+      session_.need(H5Lget_info(group, link.c_str(), &kind, H5P_DEFAULT), action);
       if (kind.type != H5L_TYPE_HARD) fail(file_, child, "is linked from elsewhere");
-      const Hdf5Handle object = session_.need(H5Oopen(group, link.c_str(), H5P_DEFAULT), H5Oclose, "open a link");
+      const Hdf5Handle object = session_.need(H5Oopen(group, link.c_str(), H5P_DEFAULT), H5Oclose, action);
+      if (!seen_.insert(kind.u.address).second) fail(file_, child, "is linked twice");
       const std::string full = own ? name : path.empty() ? *part : name + "." + *part;
       switch (H5Iget_type(object.get())) {
         case H5I_GROUP:
           if (own) fail(file_, child, "is a group, not a dataset");
-          if (!seen_.insert(kind.u.address).second) fail(file_, child, "is linked twice");
           scan(object.get(), child, full, depth + 1);
           break;
         case H5I_DATASET:
@@ -112,13 +120,15 @@ class Scanner {
   std::vector<Dataset> take() { return std::move(datasets_); }
 
  private:
-  std::string link_name(hid_t group, hsize_t i) const {
-    const ssize_t size = session_.need(
-        H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, nullptr, 0, H5P_DEFAULT), "read a link's name");
-    if (static_cast<std::size_t>(size) > kMaxText) fail(file_, "", "has a name of more than 2^20 bytes");
+  std::string link_name(hid_t group, const std::string& path, hsize_t i) const {
+    const std::string action = fmt::format("read the names of the group '/{}'", path);
+    const ssize_t size =
+        session_.need(H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, nullptr, 0, H5P_DEFAULT), action);
+    if (static_cast<std::size_t>(size) > hdf5::kMostText)
+      fail_at(file_, fmt::format("the group '/{}' has a name of {} bytes", path, size));
     std::string name(static_cast<std::size_t>(size) + 1, '\0');
     session_.need(H5Lget_name_by_idx(group, ".", H5_INDEX_NAME, H5_ITER_INC, i, name.data(), name.size(), H5P_DEFAULT),
-                  "read a link's name");
+                  action);
     name.pop_back();
     return name;
   }
@@ -129,40 +139,53 @@ class Scanner {
     found.link = link;
     found.tensor.name = name;
     if (H5Aexists(dataset, hdf5::kTypeKey) <= 0) fail(file_, link, "has no attribute 'dtype'");
-    const std::string type_name = read_text(session_, dataset, hdf5::kTypeKey, file_);
+    const std::string type_name = read_text(session_, dataset, hdf5::kTypeKey, file_, link);
     const auto type = parse_dtype(type_name);
     const hdf5::ElementType element = type ? hdf5::element_type(*type) : hdf5::ElementType{};
     if (element.file_type < 0) fail(file_, link, fmt::format("has the dtype '{}', which is not known", type_name));
     found.tensor.dtype = *type;
-    const Hdf5Handle stored = session_.need(H5Dget_type(dataset), H5Tclose, "read a type");
+    const Hdf5Handle stored = session_.need(H5Dget_type(dataset), H5Tclose, fmt::format("read the type of '{}'", link));
     if (H5Tequal(stored.get(), element.file_type) <= 0) {
       fail(file_, link, fmt::format("is not stored as {} demands", type_name));
     }
     read_shape(dataset, link, found);
-    check_storage(dataset, link, found);
+    check_storage(dataset, link);
     datasets_.push_back(std::move(found));
   }
 
   void read_shape(hid_t dataset, const std::string& link, Dataset& found) const {
-    const Hdf5Handle space = session_.need(H5Dget_space(dataset), H5Sclose, "read a shape");
+    const std::string action = fmt::format("read the shape of '{}'", link);
+    const Hdf5Handle space = session_.need(H5Dget_space(dataset), H5Sclose, action);
     const H5S_class_t kind = H5Sget_simple_extent_type(space.get());
     if (kind == H5S_SCALAR) return;
     const int dimensions = kind == H5S_SIMPLE ? H5Sget_simple_extent_ndims(space.get()) : -1;
     if (dimensions < 0 || dimensions > kMaxDimensions) fail(file_, link, "has no shape that a tensor may have");
     found.sizes.resize(static_cast<std::size_t>(dimensions));
-    session_.need(H5Sget_simple_extent_dims(space.get(), found.sizes.data(), nullptr), "read a shape");
+    session_.need(H5Sget_simple_extent_dims(space.get(), found.sizes.data(), nullptr), action);
     found.tensor.shape.assign(found.sizes.begin(), found.sizes.end());
-    found.tensor.bytes();  // throws where they are more than 2^64
+    try {
+      found.tensor.bytes();
+    } catch (const Error& error) {
+      fail(file_, link, fmt::format("has a shape of too many values: {}", error.what()));
+    }
   }
 
-  void check_storage(hid_t dataset, const std::string& link, const Dataset& found) const {
-    const Hdf5Handle creation = session_.need(H5Dget_create_plist(dataset), H5Pclose, "read a dataset's properties");
-    const H5D_layout_t layout = H5Pget_layout(creation.get());
-    if ((layout != H5D_CHUNKED && layout != H5D_CONTIGUOUS && layout != H5D_COMPACT) ||
-        H5Pget_external_count(creation.get()) > 0) {
-      fail(file_, link, "keeps its values elsewhere");
+  void check_storage(hid_t dataset, const std::string& link) {
+    const std::string action = fmt::format("look at the dataset '{}'", link);
+    check_filters(dataset, link, action);
+    const hdf5::Storage storage = hdf5::look_at_storage(session_, dataset, {file_bytes_, kMostChunk}, action);
+    if (!storage.problem.empty()) fail(file_, link, storage.problem);
+    // Datasets that share their bytes would multiply what the file can hold.
+    if (storage.bytes > file_bytes_ - stored_bytes_) {
+      fail(file_, link,
+           fmt::format("says that it takes {} bytes, which are not left of a file of {}", storage.bytes, file_bytes_));
     }
-    const int filters = session_.need(H5Pget_nfilters(creation.get()), "read a dataset's filters");
+    stored_bytes_ += storage.bytes;
+  }
+
+  void check_filters(hid_t dataset, const std::string& link, const std::string& action) const {
+    const Hdf5Handle creation = session_.need(H5Dget_create_plist(dataset), H5Pclose, action);
+    const int filters = session_.need(H5Pget_nfilters(creation.get()), action);
     for (int i = 0; i < filters; ++i) {
       unsigned flags = 0;
       std::size_t values = 0;
@@ -173,15 +196,12 @@ class Scanner {
              fmt::format("has the filter {}; deflate, shuffle and fletcher32 can be read", static_cast<int>(filter)));
       }
     }
-    const std::uint64_t bytes = found.tensor.bytes(), stored = H5Dget_storage_size(dataset);
-    const std::uint64_t most = filters > 0 ? kMostCompression : 1;
-    if (bytes / most > stored) {
-      fail(file_, link, fmt::format("says that it has {} bytes, but {} are stored", bytes, stored));
-    }
   }
 
   const Hdf5Session& session_;
   std::string file_;
+  std::uint64_t file_bytes_;
+  std::uint64_t stored_bytes_ = 0;  // by the datasets so far
   std::vector<Dataset> datasets_;
   std::set<haddr_t> seen_;
 };
@@ -208,16 +228,19 @@ std::vector<std::pair<std::string, std::string>> read_metadata(const Hdf5Session
                                                                const std::string& file) {
   std::vector<std::pair<std::string, std::string>> metadata;
   H5O_info_t info{};
-  session.need(H5Oget_info(root, &info), "list attributes");
+  session.need(H5Oget_info(root, &info), "list the root's attributes");
   for (hsize_t i = 0; i < info.num_attrs; ++i) {
-    std::array<char, 4096> name{};
+    std::array<char, hdf5::kMostKey + 1> name{};
     const ssize_t size =
         H5Aget_name_by_idx(root, ".", H5_INDEX_NAME, H5_ITER_INC, i, name.data(), name.size(), H5P_DEFAULT);
-    session.need(size, "read an attribute's name");
+    session.need(size, "read the names of the root's attributes");
+    if (static_cast<std::size_t>(size) > hdf5::kMostKey) {
+      fail_at(file, fmt::format("an attribute's name has {} bytes; at most {} are read", size, hdf5::kMostKey));
+    }
     const std::string key(name.data());
     if (key.starts_with(hdf5::kMetadataPrefix)) {
       metadata.emplace_back(key.substr(std::string_view(hdf5::kMetadataPrefix).size()),
-                            read_text(session, root, key.c_str(), file));
+                            read_text(session, root, key, file, ""));
     }
   }
   return metadata;
@@ -235,7 +258,7 @@ Hdf5TensorReader::Hdf5TensorReader(const std::filesystem::path& path) : state_(s
   const Hdf5Session session(state_->file, ErrorCode::corrupt_file);
   const Hdf5Handle root = session.need(H5Gopen2(state_->id, "/", H5P_DEFAULT), H5Gclose, "open its root");
   if (H5Aexists(root.get(), hdf5::kFormatKey) <= 0 ||
-      read_text(session, root.get(), hdf5::kFormatKey, state_->file) != hdf5::kFormatValue) {
+      read_text(session, root.get(), hdf5::kFormatKey, state_->file, "") != hdf5::kFormatValue) {
     throw Error(ErrorCode::unsupported, state_->file + " is an HDF5 file, but not one of tensors",
                 "only files that `quant convert` wrote are read", "NoHdf5Tensors");
   }

@@ -5,6 +5,7 @@
 #include <string>
 #include <vector>
 
+#include "file_metadata.h"
 #include "hdf5_tensor_types.h"
 #include "quant/error.h"
 #include "quant/hdf5_tensors.h"
@@ -15,23 +16,20 @@ namespace {
 using hdf5::Hdf5Handle;
 using hdf5::Hdf5Session;
 
-constexpr std::uint64_t kChunkBytes = 1U << 20U;
 constexpr std::uint64_t kPieceBytes = 16U << 20U;
 
-// Where the name of one tensor is the path of others, it gets a link of its own below it.
 bool has_children(const std::set<std::string, std::less<>>& names, const std::string& name) {
   const auto next = names.lower_bound(name + ".");
   return next != names.end() && next->starts_with(name + ".");
 }
 
+// Where the name of one tensor is the path of others, it gets a link of its own below it. Empty for a name with an
+// empty part.
 std::string dataset_path(const std::set<std::string, std::less<>>& names, const std::string& name) {
   std::string path;
   for (std::size_t begin = 0; begin <= name.size();) {
     const std::size_t end = std::min(name.find('.', begin), name.size());
-    if (end == begin) {
-      throw Error(ErrorCode::unsupported,
-                  fmt::format("tensor '{}' cannot be stored as HDF5: a part of its name is empty", name));
-    }
+    if (end == begin) return {};
     path += (path.empty() ? "" : "/") + report::hdf5_link_name(name.substr(begin, end - begin));
     begin = end + 1;
   }
@@ -41,7 +39,7 @@ std::string dataset_path(const std::set<std::string, std::less<>>& names, const 
 // About 2^20 bytes: whole rows, or part of one.
 std::vector<hsize_t> chunk_of(const std::vector<hsize_t>& sizes, std::uint64_t element_bytes) {
   std::vector<hsize_t> chunk(sizes.size(), 1);
-  std::uint64_t left = std::max<std::uint64_t>(1, kChunkBytes / element_bytes);
+  std::uint64_t left = std::max<std::uint64_t>(1, hdf5::kChunkBytes / element_bytes);
   for (std::size_t i = sizes.size(); i-- > 0;) {
     chunk[i] = std::clamp<hsize_t>(left, 1, std::max<hsize_t>(1, sizes[i]));
     left = std::max<std::uint64_t>(1, left / chunk[i]);
@@ -68,6 +66,7 @@ class Writer {
   }
 
   void write() {
+    check();
     hid_t file = -1;
     {
       const Hdf5Session session(path_, ErrorCode::io);
@@ -89,14 +88,45 @@ class Writer {
   }
 
  private:
+  // All that the reader would refuse, before there is a file.
+  void check() const {
+    for (const CheckpointFile& part : checkpoint_.files()) {
+      for (const auto& [key, value] : part.metadata) {
+        const std::size_t size = std::string_view(hdf5::kMetadataPrefix).size() + key.size();
+        if (size > hdf5::kMostKey || key.find('\0') != std::string::npos) {
+          refuse(fmt::format("the metadata's key '{}' of {} bytes", key.substr(0, 100), key.size()),
+                 fmt::format("at most {} bytes, none of them 0, are", hdf5::kMostKey));
+        }
+        if (value.size() > hdf5::kMostText) {
+          refuse(fmt::format("the metadata of key '{}', {} bytes,", key, value.size()),
+                 fmt::format("at most {} are", hdf5::kMostText));
+        }
+      }
+    }
+    const Hdf5Session session(path_, ErrorCode::io);
+    for (const TensorInfo& info : checkpoint_.tensors()) {
+      const std::string link = dataset_path(names_, info.name);
+      if (link.empty()) refuse(fmt::format("tensor '{}'", info.name), "a part of its name is empty");
+      if (std::count(link.begin(), link.end(), '/') > hdf5::kMostDepth || link.size() > hdf5::kMostText) {
+        refuse(fmt::format("tensor '{}...'", info.name.substr(0, 100)),
+               fmt::format("names of at most {} parts and {} bytes are", hdf5::kMostDepth, hdf5::kMostText));
+      }
+      if (hdf5::element_type(info.dtype).file_type < 0) {
+        refuse(fmt::format("tensor '{}'", info.name),
+               fmt::format("there is no type of HDF5 for {}", dtype_name(info.dtype)));
+      }
+    }
+  }
+  [[noreturn]] void refuse(const std::string& what, const std::string& why) const {
+    throw Error(ErrorCode::unsupported, fmt::format("{}: {} cannot be stored as HDF5: {}", path_, what, why));
+  }
+
+  // Of keys that several files have, the first file's value counts.
   void write_metadata(hid_t file) const {
     const Hdf5Session session(path_, ErrorCode::io);
     write_text(session, file, hdf5::kFormatKey, hdf5::kFormatValue);
-    for (const CheckpointFile& part : checkpoint_.files()) {
-      for (const auto& [key, value] : part.metadata) {
-        const std::string name = hdf5::kMetadataPrefix + key;
-        if (H5Aexists(file, name.c_str()) == 0) write_text(session, file, name.c_str(), value);
-      }
+    for (const auto& [key, value] : merged_metadata(checkpoint_)) {
+      write_text(session, file, (hdf5::kMetadataPrefix + key).c_str(), value);
     }
   }
 
@@ -105,51 +135,49 @@ class Writer {
       const Hdf5Session session(path_, ErrorCode::io);
       return hdf5::element_type(info.dtype);
     }();
-    if (element.file_type < 0) {
-      throw Error(ErrorCode::unsupported,
-                  fmt::format("{}: tensor {} of type {} cannot be stored", path_, info.name, dtype_name(info.dtype)));
-    }
     std::vector<hsize_t> sizes(info.shape.begin(), info.shape.end());
     const std::string link = dataset_path(names_, info.name);
+    const std::string action = fmt::format("write the dataset '{}'", link);
     const bool empty = info.bytes == 0;
     hid_t id = -1;
     {
       const Hdf5Session session(path_, ErrorCode::io);
-      const Hdf5Handle links = session.need(H5Pcreate(H5P_LINK_CREATE), H5Pclose, "prepare");
-      session.need(H5Pset_create_intermediate_group(links.get(), 1), "prepare");
-      const Hdf5Handle creation = session.need(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, "prepare");
-      session.need(H5Pset_obj_track_times(creation.get(), false), "prepare");
+      const Hdf5Handle links = session.need(H5Pcreate(H5P_LINK_CREATE), H5Pclose, action);
+      session.need(H5Pset_create_intermediate_group(links.get(), 1), action);
+      const Hdf5Handle creation = session.need(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, action);
+      session.need(H5Pset_obj_track_times(creation.get(), false), action);
       if (!sizes.empty() && !empty) {
         const auto chunk = chunk_of(sizes, element.bytes);
-        session.need(H5Pset_chunk(creation.get(), static_cast<int>(chunk.size()), chunk.data()), "prepare");
+        session.need(H5Pset_chunk(creation.get(), static_cast<int>(chunk.size()), chunk.data()), action);
         if (level_ > 0) {
-          session.need(H5Pset_shuffle(creation.get()), "prepare");
-          session.need(H5Pset_deflate(creation.get(), static_cast<unsigned>(level_)), "prepare");
+          session.need(H5Pset_shuffle(creation.get()), action);
+          session.need(H5Pset_deflate(creation.get(), static_cast<unsigned>(level_)), action);
         }
       }
       const Hdf5Handle space =
           session.need(sizes.empty() ? H5Screate(H5S_SCALAR)
                                      : H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr),
-                       H5Sclose, "make a space");
+                       H5Sclose, action);
       Hdf5Handle dataset = session.need(
           H5Dcreate2(file, link.c_str(), element.file_type, space.get(), links.get(), creation.get(), H5P_DEFAULT),
-          H5Dclose, fmt::format("make the dataset '{}'", link));
+          H5Dclose, action);
       write_text(session, dataset.get(), hdf5::kTypeKey, std::string(dtype_name(info.dtype)));
       id = dataset.release();
     }
     try {
-      if (!empty) write_values(id, info, element.memory_type, sizes);
+      if (!empty) write_values(id, info, element.memory_type, sizes, action);
     } catch (...) {
       const Hdf5Session session(path_, ErrorCode::io);
       H5Dclose(id);
       throw;
     }
     const Hdf5Session session(path_, ErrorCode::io);
-    session.need(H5Dclose(id), fmt::format("write the dataset '{}'", link));
+    session.need(H5Dclose(id), action);
   }
 
   // In pieces of whole rows, so that other threads get their turn and pages can be left behind.
-  void write_values(hid_t dataset, const TensorInfo& info, hid_t type, const std::vector<hsize_t>& sizes) const {
+  void write_values(hid_t dataset, const TensorInfo& info, hid_t type, const std::vector<hsize_t>& sizes,
+                    const std::string& action) const {
     const TensorView view = checkpoint_.view(info);
     const std::uint64_t rows = sizes.empty() ? 1 : sizes[0], row_bytes = info.bytes / rows;
     // Whole chunks: a chunk that is written in parts is compressed as often.
@@ -160,7 +188,7 @@ class Writer {
       const std::uint64_t count = std::min(step, rows - first);
       const auto bytes = view.bytes.subspan(first * row_bytes, count * row_bytes);
       const Hdf5Session session(path_, ErrorCode::io);
-      hdf5::transfer(session, dataset, sizes, first, count, "write", [&](hid_t memory, hid_t file_space) {
+      hdf5::transfer(session, dataset, sizes, first, count, action, [&](hid_t memory, hid_t file_space) {
         return H5Dwrite(dataset, type, memory, file_space, H5P_DEFAULT, bytes.data());
       });
       checkpoint_.done_reading({info.dtype, {bytes.size()}, bytes});

@@ -100,6 +100,29 @@ TEST_CASE("files of ids that are damaged or hostile are refused") {
           [](hid_t file) { H5Gclose(H5Gcreate2(file, "input_ids", H5P_DEFAULT, H5P_DEFAULT, H5P_DEFAULT)); });
 }
 
+TEST_CASE("ids that the file is too small for, or that were never written, are refused") {
+  const TempDir directory;
+  const auto path = directory / "a.h5";
+  const std::uint64_t size = 10007;
+  const std::uint64_t claimed = std::uint64_t{1} << 31U;
+  const std::vector<std::int8_t> ids(size, 1);
+  const hid_t file = H5Fcreate(path.c_str(), H5F_ACC_TRUNC, H5P_DEFAULT, H5P_DEFAULT);
+  make_dataset(file, "input_ids", H5T_NATIVE_INT8, {size}, 0, ids.data());
+  H5Fclose(file);
+  CHECK(read_sequences(path, nullptr, rows()).sequences.size() == 1);
+  std::string bytes = test::read_file(path);
+  const std::string old(reinterpret_cast<const char*>(&size), sizeof(size));
+  for (std::size_t at = bytes.find(old); at != std::string::npos; at = bytes.find(old)) {
+    bytes.replace(at, old.size(), reinterpret_cast<const char*>(&claimed), sizeof(claimed));
+  }
+  test::write_file(path, bytes);
+  const Error error = test::error_of([&] { read_sequences(path, nullptr, rows()); });
+  INFO(error.what());
+  CHECK(error.code() == ErrorCode::corrupt_file);
+  CHECK(std::string(error.what()).find("'input_ids' says that it takes 2147483648 bytes") != std::string::npos);
+  refused("claims 4 values", [](hid_t f) { make_dataset(f, "input_ids", H5T_NATIVE_INT32, {4}, 0); });
+}
+
 TEST_CASE("what is no HDF5 file, or half of one, is refused") {
   const TempDir directory;
   const std::string whole = test::read_file(golden_file("table.h5"));

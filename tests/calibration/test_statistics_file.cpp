@@ -231,6 +231,95 @@ TEST_CASE("statistics that are damaged or hostile are refused") {
   CHECK(test::error_of([&] { StatisticsFileReader(directory / "none.h5"); }).code() == ErrorCode::io);
 }
 
+TEST_CASE("parts that nobody asks for are not opened") {
+  const TempDir directory;
+  const auto file = directory / "s.h5";
+  const InputStatistics all = random_statistics(6, 3, 5);
+  write_statistics(file, {}, {{"m", all}});
+  const StatisticsFileReader reader(file);
+  const auto same = [&](const CalibrationNeeds& parts) {
+    InputStatistics expected = all;
+    if (!parts.absmax) expected.absmax.clear(), expected.minimum.clear(), expected.maximum.clear();
+    if (!parts.mean_abs) expected.mean_abs.clear();
+    if (!parts.gram) expected.gram.clear();
+    if (!parts.cross_gram) expected.cross_gram.clear();
+    if (!parts.rows) expected.rows.clear();
+    check_equal(reader.read("m", parts), expected);
+  };
+  for (unsigned bits = 0; bits < 32; ++bits) {
+    const auto wants = [&](unsigned bit) { return (bits >> bit & 1U) != 0; };
+    same({.absmax = wants(0), .mean_abs = wants(1), .gram = wants(2), .cross_gram = wants(3), .rows = wants(4)});
+  }
+  // What is wrong with the others does not matter then.
+  const hid_t changed = H5Fopen(file.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+  H5Ldelete(changed, "inputs/m/gram_upper", H5P_DEFAULT);
+  const hid_t group = H5Gopen2(changed, "inputs/m", H5P_DEFAULT);
+  put(group, "gram_upper", {2}, {1, 2});
+  H5Gclose(group);
+  H5Fclose(changed);
+  CHECK(reader.read("m", {.absmax = true}).absmax == all.absmax);
+  CHECK(test::error_of([&] { reader.read("m", {.gram = true}); }).code() == ErrorCode::corrupt_file);
+}
+
+TEST_CASE("a Gram matrix of many pieces, of our chunks and of one") {
+  const TempDir directory;
+  const auto file = directory / "s.h5";
+  InputStatistics all;
+  all.tokens = 1;
+  all.cols = 900;  // a triangle of 405 450 values
+  std::minstd_rand random(4);
+  all.gram.resize(all.cols * all.cols);
+  for (std::uint64_t r = 0; r < all.cols; ++r) {
+    for (std::uint64_t c = r; c < all.cols; ++c) {
+      all.gram[r * all.cols + c] = all.gram[c * all.cols + r] = static_cast<float>(random() % 4096);
+    }
+  }
+  write_statistics(file, {}, {{"m", all}});
+  check_equal(StatisticsFileReader(file).read("m"), all);
+  std::vector<float> triangle;
+  for (std::uint64_t r = 0; r < all.cols; ++r) {
+    for (std::uint64_t c = r; c < all.cols; ++c) triangle.push_back(all.gram[r * all.cols + c]);
+  }
+  const auto write_whole = [&] {
+    const hid_t changed = H5Fopen(file.c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+    H5Ldelete(changed, "inputs/m/gram_upper", H5P_DEFAULT);
+    const hsize_t size = triangle.size();
+    const hid_t space = H5Screate_simple(1, &size, nullptr), creation = H5Pcreate(H5P_DATASET_CREATE);
+    H5Pset_chunk(creation, 1, &size);
+    H5Pset_deflate(creation, 1);
+    const hid_t dataset =
+        H5Dcreate2(changed, "inputs/m/gram_upper", H5T_IEEE_F32LE, space, H5P_DEFAULT, creation, H5P_DEFAULT);
+    H5Dwrite(dataset, H5T_NATIVE_FLOAT, H5S_ALL, H5S_ALL, H5P_DEFAULT, triangle.data());
+    H5Dclose(dataset);
+    H5Pclose(creation);
+    H5Sclose(space);
+    H5Fclose(changed);
+  };
+  write_whole();
+  check_equal(StatisticsFileReader(file).read("m"), all);
+  triangle[300000] = std::nanf("");
+  write_whole();
+  const Error error = test::error_of([&] { StatisticsFileReader(file).read("m"); });
+  CHECK(std::string(error.what()).find("not finite, at 300000") != std::string::npos);
+}
+
+TEST_CASE("rows of no extent are no rows") {
+  const TempDir directory;
+  InputStatistics statistics;
+  statistics.cols = 2;
+  statistics.absmax = {1, 2};
+  write_statistics(directory / "s.h5", {}, {{"m", statistics}});
+  const hid_t file = H5Fopen((directory / "s.h5").c_str(), H5F_ACC_RDWR, H5P_DEFAULT);
+  const hid_t group = H5Gopen2(file, "inputs/m", H5P_DEFAULT);
+  put(group, "rows", {0, 2}, {});
+  H5Gclose(group);
+  H5Fclose(file);
+  const StatisticsFileReader reader(directory / "s.h5");
+  CHECK_FALSE(reader.describe("m").parts.rows);
+  CHECK(reader.describe("m").parts.absmax);
+  CHECK(reader.read("m").rows.empty());
+}
+
 TEST_CASE("magnitudes and ranges of a file from elsewhere complete each other") {
   const TempDir directory;
   const auto read_with = [&](auto fill) {

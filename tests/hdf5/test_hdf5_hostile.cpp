@@ -1,6 +1,7 @@
 // HDF5 files that nobody vouches for: each ends in an Error, or in the tensors that were written.
 #include <hdf5.h>
 
+#include <algorithm>
 #include <functional>
 
 #include "quant/error.h"
@@ -44,13 +45,26 @@ void set_text(hid_t object, const char* key, const std::string& value) {
   H5Tclose(type);
 }
 
-// A dataset of that size and chunk that nothing was written to.
-void add_dataset(hid_t file, const char* name, hsize_t size, hsize_t chunk, const char* dtype) {
-  const hid_t space = H5Screate_simple(1, &size, nullptr), properties = H5Pcreate(H5P_DATASET_CREATE);
-  H5Pset_chunk(properties, 1, &chunk);
-  H5Pset_deflate(properties, 1);
+// A dataset of that size and chunk (0: none), with as many stored chunks of so many bytes; 0: nothing is written.
+struct Stored {
+  std::size_t chunks = 0;
+  std::size_t bytes = 0;
+};
+void add_dataset(hid_t file, const char* name, hsize_t size, hsize_t chunk, const char* dtype, Stored stored = {},
+                 int deflate = 1) {
+  const hsize_t most = H5S_UNLIMITED;  // so that chunks may be larger than the dataset
+  const hid_t space = H5Screate_simple(1, &size, chunk > 0 ? &most : nullptr);
+  const hid_t properties = H5Pcreate(H5P_DATASET_CREATE);
+  if (chunk > 0) H5Pset_chunk(properties, 1, &chunk);
+  for (int i = 0; i < deflate; ++i) H5Pset_deflate(properties, 1);
   const hid_t dataset = H5Dcreate2(file, name, H5T_STD_U8LE, space, H5P_DEFAULT, properties, H5P_DEFAULT);
   if (dtype != nullptr) set_text(dataset, "dtype", dtype);
+  const std::vector<char> bytes(std::max<std::size_t>(stored.bytes, chunk == 0 ? size : 0), 'x');
+  for (hsize_t i = 0; i < stored.chunks; ++i) {
+    const hsize_t at = i * chunk;
+    REQUIRE(H5Dwrite_chunk(dataset, H5P_DEFAULT, 0, &at, bytes.size(), bytes.data()) >= 0);
+  }
+  if (chunk == 0) REQUIRE(H5Dwrite(dataset, H5T_STD_U8LE, H5S_ALL, H5S_ALL, H5P_DEFAULT, bytes.data()) >= 0);
   H5Dclose(dataset);
   H5Pclose(properties);
   H5Sclose(space);
@@ -63,6 +77,30 @@ std::string spoiled(const std::function<void(hid_t)>& change) {
   REQUIRE(file >= 0);
   change(file);
   H5Fclose(file);
+  return error_of(dir / "x.h5");
+}
+
+// Makes a file without checksums of two datasets that are stored in one piece each, and puts other sizes into it.
+std::string with_sizes(std::uint64_t first, std::uint64_t second) {
+  TempDir dir;
+  const std::uint64_t sizes[2] = {10007, 10009};
+  const hid_t file = H5Fcreate((dir / "x.h5").c_str(), H5F_ACC_EXCL, H5P_DEFAULT, H5P_DEFAULT);
+  set_text(file, "format", "libquant tensors 1");
+  add_dataset(file, "a", sizes[0], 0, "U8", {}, 0);
+  add_dataset(file, "b", sizes[1], 0, "U8", {}, 0);
+  H5Fclose(file);
+  std::string bytes = read_file(dir / "x.h5");
+  const std::uint64_t claimed[2] = {first, second};
+  for (int i = 0; i < 2; ++i) {
+    const std::string old(reinterpret_cast<const char*>(&sizes[i]), sizeof(sizes[i]));
+    const std::string other(reinterpret_cast<const char*>(&claimed[i]), sizeof(claimed[i]));
+    int found = 0;
+    for (std::size_t at = bytes.find(old); at != std::string::npos; at = bytes.find(old, at + 1), ++found) {
+      bytes.replace(at, old.size(), other);
+    }
+    REQUIRE(found >= 2);  // of the shape and of the storage
+  }
+  write_file(dir / "x.h5", bytes);
   return error_of(dir / "x.h5");
 }
 
@@ -87,6 +125,53 @@ TEST_CASE("what the schema does not allow is named") {
   CHECK(mentions(spoiled([](hid_t f) { add_dataset(f, "d", hsize_t{1} << 50U, 1U << 20U, "U8"); }), "stored"));
   CHECK(mentions(spoiled([](hid_t f) { add_dataset(f, "d%2", 8, 8, "U8"); }), "escaped"));
   CHECK(mentions(spoiled([](hid_t f) { add_dataset(f, "d.e", 8, 8, "U8"); }), "escaped"));
+}
+
+TEST_CASE("errors name the dataset, and attributes by what has them") {
+  const auto with_dataset = [](hsize_t rows, hsize_t cols, const std::function<void(hid_t)>& describe) {
+    return spoiled([&](hid_t f) {
+      const hsize_t sizes[2] = {rows, cols}, chunk[2] = {1, 1};
+      const hid_t space = H5Screate_simple(2, sizes, nullptr), properties = H5Pcreate(H5P_DATASET_CREATE);
+      H5Pset_chunk(properties, 2, chunk);
+      const hid_t dataset = H5Dcreate2(f, "a/d", H5T_STD_U8LE, space, H5P_DEFAULT, properties, H5P_DEFAULT);
+      describe(dataset);
+      H5Dclose(dataset);
+      H5Pclose(properties);
+      H5Sclose(space);
+    });
+  };
+  const hsize_t large = hsize_t{1} << 40U;
+  CHECK(mentions(with_dataset(large, large, [](hid_t d) { set_text(d, "dtype", "U8"); }), "x.h5: dataset 'a/d'"));
+  const auto number = [](hid_t object, const char* key) {
+    const hid_t space = H5Screate(H5S_SCALAR);
+    H5Aclose(H5Acreate2(object, key, H5T_STD_U8LE, space, H5P_DEFAULT, H5P_DEFAULT));
+    H5Sclose(space);
+  };
+  CHECK(
+      mentions(with_dataset(1, 1, [&](hid_t d) { number(d, "dtype"); }), "the attribute 'dtype' of '/a/d' is no text"));
+  CHECK(mentions(spoiled([&](hid_t f) { number(f, "metadata.x"); }), "the attribute 'metadata.x' of '/' is no text"));
+  CHECK(mentions(spoiled([&](hid_t f) { number(f, std::string(4096, 'k').c_str()); }), "name has 4096 bytes"));
+}
+
+TEST_CASE("datasets that claim more than the file can hold are refused") {
+  CHECK(with_sizes(10007, 10009).empty());
+  CHECK(mentions(with_sizes(std::uint64_t{1} << 34U, 10009), "'a' says that it takes 17179869184 bytes of a file of"));
+  // Each fits into the file, but not both.
+  CHECK(mentions(with_sizes(20000, 10009), "'b' says that it takes 10009 bytes, which are not left"));
+  CHECK(mentions(spoiled([](hid_t f) { H5Lcreate_hard(f, "/b", f, "/c", H5P_DEFAULT, H5P_DEFAULT); }),
+                 "'c' is linked twice"));
+}
+
+TEST_CASE("chunks that are missing, or are too much for their dataset or for memory, are refused") {
+  const auto problem = [](hsize_t size, hsize_t chunk, Stored stored, int deflate = 1) {
+    return spoiled([=](hid_t f) { add_dataset(f, "d", size, chunk, "U8", stored, deflate); });
+  };
+  CHECK(problem(8192, 8192, {1, 8192}, 0).empty());
+  CHECK(mentions(problem(8192, 1U << 23U, {1, 9000}), "'d' has chunks of 8388608 bytes; at most 4194304"));
+  CHECK(mentions(problem(819200, 8192, {1, 8192}), "'d' has 100 chunks, but 1 are stored"));
+  CHECK(mentions(problem(16384, 8192, {2, 100000}), "'d' keeps a chunk of 8192 bytes in 100000"));
+  CHECK(mentions(problem(1U << 20U, 1U << 19U, {2, 500}), "'d' claims 1048576 values"));
+  CHECK(mentions(problem(8192, 8192, {1, 8192}, 2), "'d' has the filter 1 twice"));
 }
 
 TEST_CASE("files that were cut off are refused") {

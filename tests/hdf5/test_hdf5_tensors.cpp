@@ -1,5 +1,8 @@
 // Checkpoints in HDF5: every type and shape is read back, quantized models are the same in either container.
+#include <sys/resource.h>
+
 #include <algorithm>
+#include <csignal>
 #include <random>
 
 #include "pipeline/fixture.h"
@@ -10,6 +13,7 @@
 #include "quant/hdf5_tensors.h"
 #include "support/catch.h"
 #include "support/memory_checkpoint.h"
+#include "support/text.h"
 
 using namespace quant;
 using namespace quant::test;
@@ -65,11 +69,93 @@ TEST_CASE("tensors of every type and shape are read back bit by bit") {
 
 TEST_CASE("names that a file cannot hold, and levels that deflate does not have, are refused") {
   TempDir dir;
-  MemoryCheckpoint source;
-  source.set("a..b", DType::U8, {1}, noise(1, 1));
-  CHECK_THROWS_AS(write_hdf5_tensors(dir / "x.h5", source, 4), Error);
-  CHECK_THROWS_AS(write_hdf5_tensors(dir / "y.h5", MemoryCheckpoint(), 10), Error);
+  const auto refused = [&](const MemoryCheckpoint& source, const std::string& part) {
+    try {
+      write_hdf5_tensors(dir / "x.h5", source, 4);
+      FAIL_CHECK("written: " << part);
+    } catch (const Error& error) {
+      INFO(error.what());
+      CHECK(error.code() == ErrorCode::unsupported);
+      CHECK(has(error.what(), (dir / "x.h5").string() + ": "));
+      CHECK(has(error.what(), part));
+    }
+    CHECK_FALSE(std::filesystem::exists(dir / "x.h5"));
+  };
+  const auto named = [](const std::string& name, DType type = DType::U8) {
+    MemoryCheckpoint source;
+    source.set("first", DType::U8, {1}, noise(1, 1));
+    source.set(name, type, {8}, noise(byte_count(type, {8}), 1));
+    return source;
+  };
+  const auto described = [](const std::string& key, const std::string& value) {
+    MemoryCheckpoint source;
+    source.mutable_files()[0].metadata = {{key, value}};
+    return source;
+  };
+  std::string deep = "a";
+  for (int i = 0; i < 64; ++i) deep += ".a";
+  refused(named("a..b"), "tensor 'a..b'");
+  refused(named(deep + ".a"), "64 parts");
+  refused(named("half", DType::F4), "tensor 'half'");
+  refused(described(std::string(4087, 'k'), ""), "'kkk");
+  refused(described(std::string("a\0b", 3), ""), "metadata's key");
+  refused(described("notes", std::string((1U << 20U) + 1, 'v')), "metadata of key 'notes', 1048577 bytes");
+
+  // The largest that are written are read.
+  MemoryCheckpoint largest = named(deep);
+  largest.mutable_files()[0].metadata = {{"notes", std::string(1U << 20U, 'v')}, {std::string(4086, 'k'), "z"}};
+  write_hdf5_tensors(dir / "y.h5", largest, 4);
+  const auto opened = open_checkpoint(dir / "y.h5");
+  CHECK(same_bytes(largest, *opened));
+  auto metadata = opened->files()[0].metadata;
+  std::sort(metadata.begin(), metadata.end());
+  CHECK(metadata == std::vector<std::pair<std::string, std::string>>{{std::string(4086, 'k'), "z"},
+                                                                     {"notes", std::string(1U << 20U, 'v')}});
+
+  CHECK_THROWS_AS(write_hdf5_tensors(dir / "z.h5", MemoryCheckpoint(), 10), Error);
   CHECK_THROWS_AS(open_checkpoint(dir / "missing.h5"), Error);
+}
+
+TEST_CASE("a disk that fails is told with the dataset that it failed for") {
+  TempDir dir;
+  MemoryCheckpoint source;
+  source.set("some.values", DType::U8, {16U << 20U}, noise(16U << 20U, 1));
+  rlimit old{};
+  REQUIRE(getrlimit(RLIMIT_FSIZE, &old) == 0);
+  const auto handler = std::signal(SIGXFSZ, SIG_IGN);  // writing fails then, as on a full disk
+  const rlimit small{4U << 20U, old.rlim_max};
+  REQUIRE(setrlimit(RLIMIT_FSIZE, &small) == 0);
+  std::string text;
+  try {
+    write_hdf5_tensors(dir / "x.h5", source, 0);
+  } catch (const Error& error) {
+    text = error.what();
+  }
+  setrlimit(RLIMIT_FSIZE, &old);
+  std::signal(SIGXFSZ, handler);
+  INFO(text);
+  CHECK(has(text, (dir / "x.h5").string() + ": cannot write the dataset 'some/values'"));
+}
+
+TEST_CASE("metadata of all files goes through HDF5 and back") {
+  TempDir dir;
+  MemoryCheckpoint source;
+  source.set("a", DType::U8, {3}, noise(3, 1));
+  source.mutable_files() = {{"one", 0, {{"author", "A"}, {"shared", "first"}}},
+                            {"two", 0, {{"format", "np"}, {"shared", "second"}}}};
+  ConvertOptions options;
+  options.output = dir / "hdf5";
+  convert_checkpoint(source, options);
+  options.container = builtin_registry().container("safetensors");
+  options.output = dir / "back";
+  convert_checkpoint(*open_checkpoint(dir / "hdf5"), options);
+  CHECK(open_checkpoint(dir / "back" / "model.safetensors")->files()[0].metadata ==
+        std::vector<std::pair<std::string, std::string>>{{"author", "A"}, {"format", "np"}, {"shared", "first"}});
+  source.mutable_files() = {{"one", 0, {}}};
+  options.output = dir / "plain";
+  convert_checkpoint(source, options);
+  CHECK(open_checkpoint(dir / "plain" / "model.safetensors")->files()[0].metadata ==
+        std::vector<std::pair<std::string, std::string>>{{"format", "pt"}});
 }
 
 TEST_CASE("a quantized model in HDF5 is the model, and comes back to the same file") {

@@ -97,6 +97,62 @@ TEST_CASE("a place that statistics cannot be saved in ends the run before it beg
   CHECK(std::filesystem::exists(model.dir / "kept.h5"));
 }
 
+TEST_CASE("folders that a place for statistics needs are made when they are needed") {
+  CalibratedModel model;
+  const auto folder = model.dir / "some";
+  model.options.calibration.save_statistics = folder / "where" / "kept.h5";
+  Plan plan = model.plan(probe("ProbeAll"));
+  StatisticsKeeper(plan, model.dir.path()).require_place(false);
+  CHECK_FALSE(std::filesystem::exists(folder));
+  plan.output_bytes = std::uint64_t{1} << 60U;
+  CHECK(error_of([&] { StatisticsKeeper(plan, model.dir.path()).require_place(false); }).code() == ErrorCode::io);
+  CHECK_FALSE(std::filesystem::exists(folder));
+  model.run(probe("ProbeAll"), "out");
+  CHECK(std::filesystem::is_regular_file(folder / "where" / "kept.h5"));
+  // A name that is taken by a file is no folder.
+  write_file(model.dir / "taken", "");
+  plan.options.calibration.save_statistics = model.dir / "taken" / "kept.h5";
+  const Error error = error_of([&] { StatisticsKeeper(plan, model.dir.path()).require_place(false); });
+  CHECK(error.code() == ErrorCode::io);
+  CHECK(has(error.what(), "taken"));
+}
+
+// Inputs of layer 0's down_proj whose squares no float holds, in a channel that the layer itself does not read.
+TEST_CASE("statistics that are not finite are left out of the file, with a warning") {
+  TinyLlama sizes;
+  sizes.dtype = DType::F32;
+  CalibratedModel model(sizes);
+  const auto poke_floats = [&](const std::string& tensor, std::uint64_t first, std::uint64_t step, std::uint64_t count,
+                               float value) {
+    std::fstream file(model.dir / "model" / "model.safetensors", std::ios::binary | std::ios::in | std::ios::out);
+    for (std::uint64_t i = 0; i < count; ++i) {
+      file.seekp(static_cast<std::streamoff>(model.checkpoint->find(tensor)->offset + 4 * (first + i * step)));
+      file.write(reinterpret_cast<const char*>(&value), 4);
+    }
+  };
+  poke_floats("model.layers.0.mlp.up_proj.weight", 3 * sizes.hidden, 1, sizes.hidden, 1e24F);
+  poke_floats("model.layers.0.mlp.down_proj.weight", 3, sizes.intermediate, sizes.hidden, 0.0F);
+  model.checkpoint = open_checkpoint(model.dir / "model");
+  model.options.calibration.save_statistics = model.dir / "kept.h5";
+  Seen::instance() = {};
+  const RunReport report = model.run(probe("ProbeAll"), "out");
+  const std::string module = "model.layers.0.mlp.down_proj";
+  const std::vector<float>& gram = Seen::instance().inputs.at(module).gram;
+  REQUIRE_FALSE(std::all_of(gram.begin(), gram.end(), [](float value) { return std::isfinite(value); }));
+  const auto kept = read_statistics(model.dir / "kept.h5");
+  CHECK(kept.size() == 13);
+  CHECK_FALSE(kept.contains(module));
+  CHECK(std::count_if(report.warnings.begin(), report.warnings.end(), [&](const std::string& warning) {
+          return has(warning, "kept.h5 lacks the statistics of 1 linear, which are not finite: " + module);
+        }) == 1);
+  model.options.calibration.save_statistics.clear();
+  model.options.calibration.file.clear();
+  model.options.calibration.statistics = model.dir / "kept.h5";
+  const Plan plan = model.plan(probe("ProbeAll"));
+  REQUIRE(plan.problems.size() == 1);
+  CHECK(has(plan.problems.front(), "has none of " + module));
+}
+
 TEST_CASE("room for statistics is looked for beside the room for the output") {
   CalibratedModel model;
   model.options.calibration.save_statistics = model.dir / "kept.h5";
@@ -149,6 +205,42 @@ TEST_CASE("with statistics from a file only weights that are coded must be finit
   CHECK_FALSE(has(error.what(), "embed_tokens"));
   CHECK_FALSE(has(error.what(), "layernorm"));
   CHECK(has(error.hint(), "ignore"));
+}
+
+TEST_CASE("only parts that a recipe needs are read, and a file that is gone is no damaged one") {
+  CalibratedModel model;
+  model.options.calibration.save_statistics = model.dir / "kept.h5";
+  model.run(probe("ProbeAll"), "first");
+  auto all = read_statistics(model.dir / "kept.h5");
+  const auto absmax = all.at("model.layers.1.mlp.down_proj").absmax;
+  all.at("model.layers.1.mlp.down_proj").gram[0] = -1;
+  use_statistics(model, all);
+  Seen::instance() = {};
+  model.run(probe("ProbeRange"), "out");
+  const InputStatistics& seen = Seen::instance().inputs.at("model.layers.1.mlp.down_proj");
+  CHECK(seen.absmax == absmax);
+  CHECK(seen.gram.empty());
+  CHECK(seen.mean_abs.empty());
+  const Plan plan = model.plan(probe("ProbeRange"));
+  const auto run_to = [&](const char* name) {
+    RunOptions options;
+    options.output = model.dir / name;
+    run_plan(plan, options);
+  };
+  std::filesystem::remove(model.dir / "elsewhere.h5");
+  const Error gone = error_of([&] { run_to("gone"); });
+  INFO(gone.what());
+  CHECK(gone.code() == ErrorCode::io);
+  CHECK(has(gone.what(), "elsewhere.h5: cannot be opened"));
+  CHECK_FALSE(has(gone.hint(), "anew"));
+  // Another file in its place.
+  all.at("model.layers.0.mlp.down_proj").absmax.clear();
+  all.at("model.layers.0.mlp.down_proj").minimum.clear();
+  write_statistics(model.dir / "elsewhere.h5", {}, all);
+  const Error other = error_of([&] { run_to("other"); });
+  INFO(other.what());
+  CHECK(other.code() == ErrorCode::corrupt_file);
+  CHECK(has(other.what(), "elsewhere.h5: the statistics of model.layers.0.mlp.down_proj changed"));
 }
 
 TEST_CASE("all statistics that cannot be used are named before anything is coded") {

@@ -31,6 +31,7 @@ class MemoryCheckpoint final : public Checkpoint {
   }
   std::vector<std::byte>& bytes(const std::string& name) { return data_[find(name)->offset]; }
   ModelConfig& mutable_config() { return config_; }
+  std::vector<CheckpointFile>& mutable_files() { return files_; }
 
   const std::filesystem::path& location() const override { return path_; }
   const std::vector<CheckpointFile>& files() const override { return files_; }

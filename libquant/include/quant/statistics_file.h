@@ -70,6 +70,8 @@ class StatisticsFileReader {
   /// Throws Error{usage} if there is no such module, Error{corrupt_file} for parts that do not fit each other or hold
   /// values that are not finite.
   InputStatistics read(const std::string& module) const;
+  /// Opens and checks only what `parts` asks for, the ranges with absmax; what is not there stays empty.
+  InputStatistics read(const std::string& module, const CalibrationNeeds& parts) const;
   /// Throws as read().
   StatisticsSummary describe(const std::string& module) const;
 

@@ -4,6 +4,7 @@
 #include <fstream>
 #include <string_view>
 
+#include "hdf5_storage.h"
 #include "quant/error.h"
 
 namespace quant::calibration {
@@ -12,16 +13,16 @@ namespace {
 
 using report::Hdf5Handle;
 
-constexpr std::uint64_t kMaxChunk = 1 << 20;  // HDF5 allocates whole chunks, however few values they hold
+constexpr std::uint64_t kMaxChunk = 8 << 20;  // bytes, for arrays that are smaller
 constexpr std::uint64_t kMaxText = 1 << 20;   // bytes of an attribute
-constexpr std::uint64_t kMaxDeflate = 1032;   // deflate shrinks no further, so more values were never written
 constexpr std::uint64_t kMaxLinks = 1 << 22;
 
 // HDF5 begins with a signature, after 0, 512, 1024, 2048, ... bytes of another format's.
 const std::string& signed_name(const std::string& name) {
   constexpr std::string_view kSignature("\x89HDF\r\n\x1a\n", 8);
   std::ifstream in(name, std::ios::binary | std::ios::ate);
-  const std::uint64_t size = in ? static_cast<std::uint64_t>(std::max<std::streamoff>(in.tellg(), 0)) : 0;
+  if (!in) throw Error(ErrorCode::io, name + ": cannot be opened", {}, "Hdf5");
+  const std::uint64_t size = static_cast<std::uint64_t>(std::max<std::streamoff>(in.tellg(), 0));
   std::string begin(kSignature.size(), '\0');
   for (std::uint64_t at = 0; at + begin.size() <= size; at = at == 0 ? 512 : 2 * at) {
     in.seekg(static_cast<std::streamoff>(at));
@@ -77,7 +78,7 @@ std::vector<std::string> Hdf5Input::names(const std::string& group) const {
 
 Hdf5Input::Array Hdf5Input::open_array(const std::string& path, H5T_class_t type) const {
   const std::string action = "read '" + path + "'";
-  Array array{session_.need(H5Dopen2(file_.get(), path.c_str(), H5P_DEFAULT), H5Dclose, action), path, {}, 1};
+  Array array{session_.need(H5Dopen2(file_.get(), path.c_str(), H5P_DEFAULT), H5Dclose, action), path, {}, 1, 1};
   const Hdf5Handle space = session_.need(H5Dget_space(array.dataset.get()), H5Sclose, action);
   const Hdf5Handle stored = session_.need(H5Dget_type(array.dataset.get()), H5Tclose, action);
   if (H5Tget_class(stored.get()) != type) {
@@ -93,28 +94,16 @@ Hdf5Input::Array Hdf5Input::open_array(const std::string& path, H5T_class_t type
   return array;
 }
 
-void Hdf5Input::check_storage(const Array& array) const {
+void Hdf5Input::check_storage(Array& array) const {
   const std::string action = "read '" + array.path + "'";
-  const Hdf5Handle creation = session_.need(H5Dget_create_plist(array.dataset.get()), H5Pclose, action);
-  const H5D_layout_t layout = H5Pget_layout(creation.get());
-  if (layout == H5D_VIRTUAL || H5Pget_external_count(creation.get()) > 0) {
-    wrong(array.path, "takes its data from other files");
-  }
-  hsize_t chunk[H5S_MAX_RANK] = {};
-  if (layout == H5D_CHUNKED) {
-    const int rank = session_.need(H5Pget_chunk(creation.get(), H5S_MAX_RANK, chunk), action);
-    std::uint64_t values = 1;
-    for (int i = 0; i < rank; ++i) values = checked_mul(values, chunk[i], name_);
-    if (values > std::max(array.values, kMaxChunk)) {
-      wrong(array.path, "has chunks of " + std::to_string(values) + " values for " + std::to_string(array.values));
-    }
-  }
   const Hdf5Handle stored = session_.need(H5Dget_type(array.dataset.get()), H5Tclose, action);
-  const std::uint64_t bytes = std::max<std::uint64_t>(1, H5Tget_size(stored.get()));
-  const std::uint64_t storage = H5Dget_storage_size(array.dataset.get());
-  if (array.values / kMaxDeflate > storage / bytes + 1) {
-    wrong(array.path, "claims " + std::to_string(array.values) + " values in " + std::to_string(storage) + " bytes");
-  }
+  const std::uint64_t bytes = checked_mul(array.values, std::max<std::size_t>(1, H5Tget_size(stored.get())), name_);
+  std::error_code failed;
+  const std::uint64_t file_bytes = std::filesystem::file_size(name_, failed);
+  const hdf5::Storage storage = hdf5::look_at_storage(session_, array.dataset.get(),
+                                                      {failed ? 0 : file_bytes, std::max(bytes, kMaxChunk)}, action);
+  if (!storage.problem.empty()) wrong(array.path, storage.problem);
+  array.chunk_rows = storage.chunk_rows;
 }
 
 void Hdf5Input::read_rows(const Array& array, std::uint64_t first, std::uint64_t count, hid_t memory_type,

@@ -13,7 +13,7 @@ namespace quant::calibration {
 /// An open file. While it lives, this thread alone uses HDF5.
 class Hdf5Input {
  public:
-  /// Throws Error{corrupt_file} if it is no HDF5 file. `kind` goes into Error::kind of what is wrong in it.
+  /// Throws Error{io} if the file cannot be opened, Error{corrupt_file} if it is no HDF5 file. `kind` goes into Error::kind of what is wrong in it.
   Hdf5Input(const std::filesystem::path& file, std::string kind);
 
   /// Whether there is an object "a/b/c". Soft and external links are refused: they could lead into other files.
@@ -27,6 +27,7 @@ class Hdf5Input {
     std::string path;
     std::vector<std::uint64_t> shape;
     std::uint64_t values = 0;
+    std::uint64_t chunk_rows = 1;  ///< HDF5 unpacks so many together, each time that some of them are read
   };
   /// `type`: H5T_INTEGER or H5T_FLOAT.
   Array open_array(const std::string& path, H5T_class_t type) const;
@@ -42,7 +43,7 @@ class Hdf5Input {
   [[noreturn]] void wrong(const std::string& path, const std::string& what) const;
 
  private:
-  void check_storage(const Array& array) const;
+  void check_storage(Array& array) const;
   report::Hdf5Handle open_attribute(const std::string& object, const char* name) const;
 
   std::string name_;

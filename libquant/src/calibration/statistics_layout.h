@@ -12,15 +12,16 @@ namespace quant::calibration {
 struct StatisticsPart {
   const char* name;
   std::vector<float> InputStatistics::*values;
+  bool CalibrationNeeds::*need;  ///< of those who want it; the ranges belong to absmax
   enum class Rows { one, cols, sample } rows;
 };
 inline constexpr StatisticsPart kStatisticsParts[] = {
-    {"absmax", &InputStatistics::absmax, StatisticsPart::Rows::one},
-    {"minimum", &InputStatistics::minimum, StatisticsPart::Rows::one},
-    {"maximum", &InputStatistics::maximum, StatisticsPart::Rows::one},
-    {"mean_abs", &InputStatistics::mean_abs, StatisticsPart::Rows::one},
-    {"cross_gram", &InputStatistics::cross_gram, StatisticsPart::Rows::cols},
-    {"rows", &InputStatistics::rows, StatisticsPart::Rows::sample}};
+    {"absmax", &InputStatistics::absmax, &CalibrationNeeds::absmax, StatisticsPart::Rows::one},
+    {"minimum", &InputStatistics::minimum, &CalibrationNeeds::absmax, StatisticsPart::Rows::one},
+    {"maximum", &InputStatistics::maximum, &CalibrationNeeds::absmax, StatisticsPart::Rows::one},
+    {"mean_abs", &InputStatistics::mean_abs, &CalibrationNeeds::mean_abs, StatisticsPart::Rows::one},
+    {"cross_gram", &InputStatistics::cross_gram, &CalibrationNeeds::cross_gram, StatisticsPart::Rows::cols},
+    {"rows", &InputStatistics::rows, &CalibrationNeeds::rows, StatisticsPart::Rows::sample}};
 inline constexpr const char* kGramUpper = "gram_upper";  ///< [cols (cols + 1) / 2]: row after row, from the diagonal on
 inline constexpr const char* kGramFull = "gram";         ///< [cols, cols]: files from elsewhere may have this instead
 inline constexpr std::uint64_t kMostColumns = 1 << 20;

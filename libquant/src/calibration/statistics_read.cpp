@@ -17,6 +17,7 @@ using calibration::kStatisticsParts;
 using calibration::StatisticsPart;
 
 constexpr const char* kKind = "InvalidStatistics";
+constexpr std::uint64_t kPiece = 1 << 18;  // values of a triangle that are read at once
 
 int hex_digit(char c) {
   if (c >= '0' && c <= '9') return c - '0';
@@ -59,14 +60,15 @@ class GroupReader {
     summary.parts.mean_abs = has("mean_abs");
     summary.parts.gram = has(calibration::kGramUpper) || has(calibration::kGramFull);
     summary.parts.cross_gram = has("cross_gram");
-    summary.parts.rows = has("rows");
+    // Other parts of no extent do not fit the channels; as many rows as none are no rows.
+    summary.parts.rows = has("rows") && input_.open_array(group_ + "/rows", H5T_FLOAT).values > 0;
     return summary;
   }
 
-  InputStatistics read() {
+  InputStatistics read(const CalibrationNeeds& parts) {
     for (const StatisticsPart& part : kStatisticsParts) {
       const std::string path = group_ + "/" + part.name;
-      if (!input_.has(path)) continue;
+      if (!(parts.*part.need) || !input_.has(path)) continue;
       const Hdf5Input::Array array = input_.open_array(path, H5T_FLOAT);
       if (part.rows == StatisticsPart::Rows::one) {
         need_shape(array, {result_.cols});
@@ -81,7 +83,7 @@ class GroupReader {
       result_.*part.values = values_of(array);
     }
     complete_ranges();
-    read_gram();
+    if (parts.gram) read_gram();
     return std::move(result_);
   }
 
@@ -99,11 +101,15 @@ class GroupReader {
   std::vector<float> values_of(const Hdf5Input::Array& array) const {
     std::vector<float> values(array.values);
     input_.read_rows(array, 0, array.shape.front(), H5T_NATIVE_FLOAT, values.data());
-    const auto bad = std::find_if(values.begin(), values.end(), [](float value) { return !std::isfinite(value); });
-    if (bad != values.end()) {
-      input_.wrong(array.path, "has a value that is not finite, at " + std::to_string(bad - values.begin()));
-    }
+    require_finite(array, values, 0);
     return values;
+  }
+
+  void require_finite(const Hdf5Input::Array& array, const std::vector<float>& values, std::uint64_t first) const {
+    const auto bad = std::find_if(values.begin(), values.end(), [](float value) { return !std::isfinite(value); });
+    if (bad == values.end()) return;
+    input_.wrong(array.path, "has a value that is not finite, at " +
+                                 std::to_string(first + static_cast<std::uint64_t>(bad - values.begin())));
   }
 
   // Files from elsewhere may have the largest magnitudes alone, or the ranges alone: users of the statistics get both.
@@ -134,12 +140,7 @@ class GroupReader {
     if (input_.has(upper)) {
       const Hdf5Input::Array array = input_.open_array(upper, H5T_FLOAT);
       need_shape(array, {cols * (cols + 1) / 2});
-      const std::vector<float> values = values_of(array);
-      result_.gram.resize(cols * cols);
-      auto next = values.begin();
-      for (std::uint64_t r = 0; r < cols; ++r) {
-        for (std::uint64_t c = r; c < cols; ++c) result_.gram[r * cols + c] = result_.gram[c * cols + r] = *next++;
-      }
+      read_triangle(array);
     } else if (input_.has(full)) {
       const Hdf5Input::Array array = input_.open_array(full, H5T_FLOAT);
       need_shape(array, {cols, cols});
@@ -148,6 +149,28 @@ class GroupReader {
     }
     for (std::uint64_t i = 0; !result_.gram.empty() && i < cols; ++i) {
       if (result_.gram[i * cols + i] < 0) input_.wrong(group_, "has a Gram matrix with a negative diagonal");
+    }
+  }
+
+  // A piece of whole chunks at a time: beside the whole matrix there is no room for half of it.
+  void read_triangle(const Hdf5Input::Array& array) {
+    const std::uint64_t cols = result_.cols;
+    result_.gram.resize(cols * cols);
+    const std::uint64_t most = std::max(kPiece / array.chunk_rows, std::uint64_t{1}) * array.chunk_rows;
+    std::vector<float> piece;
+    std::uint64_t read = 0;
+    std::uint64_t next = 0;
+    for (std::uint64_t r = 0; r < cols; ++r) {
+      for (std::uint64_t c = r; c < cols; ++c) {
+        if (next == piece.size()) {
+          piece.resize(std::min(most, array.values - read));
+          input_.read_rows(array, read, piece.size(), H5T_NATIVE_FLOAT, piece.data());
+          require_finite(array, piece, read);
+          read += piece.size();
+          next = 0;
+        }
+        result_.gram[r * cols + c] = result_.gram[c * cols + r] = piece[next++];
+      }
     }
   }
 
@@ -215,10 +238,14 @@ std::string group_of(const StatisticsFileReader& reader, const std::filesystem::
 }  // namespace
 
 InputStatistics StatisticsFileReader::read(const std::string& module) const {
+  return read(module, {.absmax = true, .mean_abs = true, .gram = true, .cross_gram = true, .rows = true});
+}
+
+InputStatistics StatisticsFileReader::read(const std::string& module, const CalibrationNeeds& parts) const {
   const std::string group = group_of(*this, file_, module);
   const Hdf5Input input(file_, kKind);
   if (!input.has(group)) input.wrong(group, "is missing");
-  return GroupReader(input, group).read();
+  return GroupReader(input, group).read(parts);
 }
 
 StatisticsSummary StatisticsFileReader::describe(const std::string& module) const {

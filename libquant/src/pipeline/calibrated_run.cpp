@@ -79,7 +79,7 @@ class CalibratedRun {
     for (std::size_t b = state_.blocks; b < work_.blocks.size(); ++b) run_block(b);
     *context_.peak_memory = std::max(*context_.peak_memory, watch.close());
     context_.committer->flush();
-    keeper_.finish();
+    if (std::string warning = keeper_.finish(); !warning.empty()) context_.warnings->push_back(std::move(warning));
     return std::move(state_.reports);
   }
 

@@ -29,7 +29,8 @@ struct CalibratedRunContext {
   std::function<void(const ItemKey&)> done;  ///< an item was written
   std::function<void()> tick;                ///< progress was made
   const std::atomic<bool>* stop = nullptr;
-  std::uint64_t* peak_memory = nullptr;  ///< raised to what is measured
+  std::uint64_t* peak_memory = nullptr;          ///< raised to what is measured
+  std::vector<std::string>* warnings = nullptr;  ///< for the report
 };
 
 /// Whether the item is coded or written by the calibrated part.

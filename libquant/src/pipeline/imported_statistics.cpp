@@ -22,12 +22,14 @@ bool has_parts(const InputStatistics& found, const CalibrationNeeds& needs, std:
 
 InputStatistics imported_statistics(const Plan& plan, const Program& program, const InputUnit& unit) {
   const std::string& module = plan.linears[unit.linears.front().linear].shape.module;
-  InputStatistics found = plan.work->statistics->read(module);
+  InputStatistics found = plan.work->statistics->read(module, unit.asked);
   if (!has_parts(found, unit.asked, program.values[static_cast<std::size_t>(unit.value)].width)) {
-    throw Error(ErrorCode::corrupt_file, "the statistics of " + module + " changed while the run was planned",
+    throw Error(ErrorCode::corrupt_file,
+                plan.options.calibration.statistics.string() + ": the statistics of " + module +
+                    " changed after the run was planned",
                 "start over with --overwrite-partial");
   }
-  return only(std::move(found), unit.asked);
+  return found;
 }
 
 void require_sound_statistics(const Plan& plan, const std::function<void()>& tick, const std::atomic<bool>* stop) {
@@ -41,6 +43,8 @@ void require_sound_statistics(const Plan& plan, const std::function<void()>& tic
         try {
           imported_statistics(plan, *block.program, unit);
         } catch (const Error& error) {
+          // That a disk fails says nothing of the values.
+          if (error.code() != ErrorCode::corrupt_file) throw;
           bad.emplace_back(error.what());
         }
         tick();

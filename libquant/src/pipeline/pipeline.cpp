@@ -196,6 +196,7 @@ class Run {
     context.progress = &progress_;
     context.stop = options_.stop;
     context.peak_memory = &memory_;
+    context.warnings = &warnings_;
     context.tick = [this] { tick(); };
     context.done = [this](const ItemKey& key) {
       done_ += source_bytes(key);
@@ -222,6 +223,7 @@ class Run {
   RunReport finish() {
     RunReport report = assemble_report(plan_, std::move(results_));
     if (report.calibration) report.calibration->blocks = std::move(block_reports_);
+    report.warnings.insert(report.warnings.end(), warnings_.begin(), warnings_.end());
     report.machine = describe_machine(plan_.options.threads);
     report.started = started_;
     report.fingerprint = run_fingerprint(plan_);
@@ -264,6 +266,7 @@ class Run {
   std::atomic<std::uint64_t> done_{0};
   std::uint64_t memory_ = 0;
   std::vector<BlockReport> block_reports_;
+  std::vector<std::string> warnings_;  // that only running gives
   RunProgress progress_;
 };
 

@@ -131,7 +131,7 @@ class Estimator {
 
   std::uint64_t streams() const { return work_.second_stream ? 2 : 1; }
 
-  // Nothing runs: the largest solve is what counts, and the stored triangle while it is read.
+  // Nothing runs, and of the file only what a solve needs is read: the largest solve is what counts.
   std::uint64_t imported_peak() const {
     std::uint64_t most = 0;
     for (const BlockWork& block : work_.blocks) {
