@@ -18,9 +18,17 @@ herr_t keep_first(unsigned, const H5E_error2_t* entry, void* data) {
   return 0;
 }
 
+// A file whose last writes failed cannot be closed, and HDF5 1.10 crashes when it tries again as the process ends. All
+// files are closed here, so it need not try. In a program that has begun to use HDF5 before, this does nothing.
+void leave_exit_alone() {
+  static std::once_flag once;
+  std::call_once(once, [] { H5dont_atexit(); });
+}
+
 }  // namespace
 
 Hdf5Session::Hdf5Session(std::string file, ErrorCode code) : lock_(hdf5_mutex()), file_(std::move(file)), code_(code) {
+  leave_exit_alone();
   H5Eget_auto2(H5E_DEFAULT, &old_printer_, &old_data_);
   H5Eset_auto2(H5E_DEFAULT, nullptr, nullptr);
 }
