@@ -12,6 +12,7 @@
 #include "quant/error.h"
 #include "quant/registry.h"
 #include "quant/weight_rows.h"
+#include "quant/whole_weight.h"
 #include "shared/checks.h"
 #include "shared/whole_weight.h"
 
@@ -101,8 +102,8 @@ class WithStatistics final : public CalibratedQuantizer {
 
  private:
   void code(LinearTask& task, int threads) const {
-    *task.out = shared::quantize_slices(coder_, f32_view(task.weight, task.rows, task.cols), task.args,
-                                        task.scale_dtype, {}, {}, threads);
+    *task.out = quantize_slices(coder_, f32_view(task.weight, task.rows, task.cols), task.args, task.scale_dtype, {},
+                                {}, threads);
   }
 
   LlmInt8 coder_;
