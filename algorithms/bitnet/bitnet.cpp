@@ -10,10 +10,14 @@
 #include "quant/registry.h"
 #include "quant/weight_rows.h"
 #include "shared/checks.h"
+#include "shared/row_parts.h"
 #include "shared/whole_weight.h"
 
 namespace quant {
 namespace {
+
+// Weights of a part of the rows that one thread looks at.
+constexpr std::uint64_t kPart = 1U << 18U;
 
 bool codes_signs(const QuantArgs& args) { return args.type == NumberType::codebook && args.codebook == Codebook::sign; }
 
@@ -51,11 +55,13 @@ class Magnitudes {
  public:
   // `importance`: as many numbers, or none.
   void add(std::span<const float> values, std::span<const float> importance) {
+    count_ += values.size();
     for (std::size_t i = 0; i < values.size(); ++i) {
       const float size = std::fabs(values[i]);
       const double weight = importance.empty() ? 1.0 : static_cast<double>(importance[i]);
       sum_ += weight * static_cast<double>(size);
-      count_ += weight;
+      weight_ += weight;
+      plain_sum_ += static_cast<double>(size);
       if (size == 0) {
         zeros_ = true;
       } else if (largest_ == 0) {
@@ -65,22 +71,40 @@ class Magnitudes {
       }
     }
   }
-  // The size of all nonzero weights, if they have one and the form can hold the zeros; else the mean.
+  void add(const Magnitudes& more) {
+    sum_ += more.sum_;
+    weight_ += more.weight_;
+    plain_sum_ += more.plain_sum_;
+    count_ += more.count_;
+    zeros_ = zeros_ || more.zeros_;
+    single_ = single_ && more.single_ && (largest_ == 0 || more.largest_ == 0 || largest_ == more.largest_);
+    if (largest_ == 0) largest_ = more.largest_;
+  }
+  // The size of all nonzero weights, if they have one and the form can hold the zeros; else the mean, in which all
+  // count the same where none has importance.
   float scale(bool signs) const {
     if (single_ && largest_ > 0 && !(signs && zeros_)) return largest_;
-    return count_ > 0 ? static_cast<float>(sum_ / count_) : 0.0F;
+    if (weight_ > 0) return static_cast<float>(sum_ / weight_);
+    return count_ > 0 ? static_cast<float>(plain_sum_ / static_cast<double>(count_)) : 0.0F;
   }
 
  private:
-  double sum_ = 0, count_ = 0;
+  double sum_ = 0, weight_ = 0, plain_sum_ = 0;
+  std::uint64_t count_ = 0;
   float largest_ = 0;
   bool single_ = true, zeros_ = false;
 };
 
-std::span<const float> part_of(std::span<const float> importance, std::uint64_t cols, std::uint64_t row,
-                               std::uint64_t col, std::uint64_t width) {
-  if (importance.empty()) return {};
-  return importance.subspan((importance.size() > cols ? row * cols : 0) + col, width);
+// Of all rows.
+Magnitudes magnitudes_of(const TensorView& view, std::span<const float> importance) {
+  const WeightRows rows(view);
+  Magnitudes magnitudes;
+  std::vector<float> row(rows.cols());
+  for (std::uint64_t r = 0; r < rows.rows(); ++r) {
+    rows.read(r, 0, row);
+    magnitudes.add(row, shared::importance_of(importance, rows.cols(), r, 0, rows.cols()));
+  }
+  return magnitudes;
 }
 
 void encode(std::span<const float> values, float scale, bool signs, std::int8_t* codes) {
@@ -102,18 +126,15 @@ class BitNet final : public Quantizer {
   bool weighs_each() const override { return true; }
 
   TensorParams prepare(const TensorView& weight, const QuantArgs& args, std::span<const float> importance,
-                       int) const override {
+                       int threads) const override {
     TensorParams params;
     if (args.strategy != Strategy::tensor) return params;
-    check(weight, importance);
-    const WeightRows rows(weight);
-    Magnitudes magnitudes;
-    std::vector<float> row(rows.cols());
-    for (std::uint64_t r = 0; r < rows.rows(); ++r) {
-      rows.read(r, 0, row);
-      magnitudes.add(row, part_of(importance, rows.cols(), r, 0, rows.cols()));
+    Magnitudes all;
+    for (const Magnitudes& part :
+         shared::parts_of_rows<Magnitudes>(weight, args, importance, threads, kPart, magnitudes_of)) {
+      all.add(part);
     }
-    params.scale = magnitudes.scale(codes_signs(args));
+    params.scale = all.scale(codes_signs(args));
     return params;
   }
 
@@ -136,7 +157,7 @@ class BitNet final : public Quantizer {
       Magnitudes magnitudes;
       for (std::uint64_t r = first; r < end && !params.scale; ++r) {
         reader.read(r, col, values);
-        magnitudes.add(values, part_of(importance, out.cols, r, col, width));
+        magnitudes.add(values, shared::importance_of(importance, out.cols, r, col, width));
       }
       out.scales[unit] = shared::storable_scale(params.scale.value_or(magnitudes.scale(signs)), scale_dtype);
       for (std::uint64_t r = first; r < end; ++r) {

@@ -2,21 +2,9 @@
 
 #include <algorithm>
 #include <cmath>
-#include <limits>
 #include <numeric>
 
-#include "shared/checks.h"
-
 namespace quant::codebook {
-namespace {
-
-// Candidates for the scale, as parts of the largest magnitude.
-constexpr int kCandidates = 24;
-constexpr float kSmallestPart = 0.6F;
-constexpr float kStep = 0.025F;
-
-}  // namespace
-
 // Bounds are means in float32, as in bitsandbytes (_get_4bit_quantize_bounds). Of the two zeros of FP4, code 0 comes
 // first: a value of 0 is code 0, one just above is code 8, and both mean 0.
 Table::Table(Codebook codebook) {
@@ -55,44 +43,36 @@ float largest_magnitude(std::span<const float> values) {
   return largest;
 }
 
-// The error with this scale, and the scale that would be best for the codes that it gives.
-double ScaleFinder::error_of(const Table& table, std::span<const float> values, std::span<const float> importance,
-                             float scale, double& best_scale) {
+Fit& Fit::operator+=(const Fit& more) {
+  error += more.error;
+  cross += more.cross;
+  square += more.square;
+  return *this;
+}
+
+Fit Fitter::fit(const Table& table, std::span<const float> values, std::span<const float> importance, float scale) {
   places_.resize(values.size());
   table.find_places(values, inverse_of(scale), places_.data());
-  double error = 0, cross = 0, square = 0;
+  Fit fit;
   for (std::size_t i = 0; i < values.size(); ++i) {
     const double weight = importance.empty() ? 1.0 : static_cast<double>(importance[i]);
     const auto value = static_cast<double>(values[i]);
     const auto entry = static_cast<double>(table.value(places_[i]));
     const double difference = value - static_cast<double>(table.value(places_[i]) * scale);
-    error += weight * difference * difference;
-    cross += weight * value * entry;
-    square += weight * entry * entry;
+    fit.error += weight * difference * difference;
+    fit.cross += weight * value * entry;
+    fit.square += weight * entry * entry;
   }
-  best_scale = square > 0 && cross > 0 ? cross / square : static_cast<double>(scale);
-  return error;
+  return fit;
 }
 
-float ScaleFinder::find(const Table& table, std::span<const float> values, std::span<const float> importance,
-                        DType type) {
-  const float largest = largest_magnitude(values);
-  float best = shared::storable_scale(largest, type);
-  if (largest < 1e-30F || largest > 1e30F) return best;
-  double refit = 0;
-  double least = error_of(table, values, importance, best, refit);
-  const auto consider = [&](double wanted) {
-    const float scale = shared::storable_scale(static_cast<float>(wanted), type);
-    const double error = error_of(table, values, importance, scale, refit);
-    if (error >= least) return;
-    least = error;
-    best = scale;
-  };
-  for (int i = 0; i < kCandidates; ++i) {
-    consider(static_cast<double>(largest * (kSmallestPart + kStep * static_cast<float>(i))));
-    consider(refit);
-  }
-  return best;
+std::span<const float> candidate_parts() {
+  static const std::array<float, 24> parts = [] {
+    std::array<float, 24> list{};
+    for (std::size_t i = 0; i < list.size(); ++i) list[i] = 0.6F + 0.025F * static_cast<float>(i);
+    return list;
+  }();
+  return parts;
 }
 
 }  // namespace quant::codebook

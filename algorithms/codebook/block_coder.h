@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "quant/scheme.h"
+#include "shared/checks.h"
 
 namespace quant::codebook {
 
@@ -33,16 +34,50 @@ float inverse_of(float scale);
 /// The largest magnitude.
 float largest_magnitude(std::span<const float> values);
 
-/// Finds scales of least error; keeps its memory.
-class ScaleFinder {
+/// How well weights are met with a scale: sums over them.
+struct Fit {
+  double error = 0;   ///< importance * (value - entry * scale)^2
+  double cross = 0;   ///< importance * value * entry
+  double square = 0;  ///< importance * entry^2
+  Fit& operator+=(const Fit& more);
+  /// The scale that would be best for the codes that were found, or `scale` where none of them says.
+  double best_scale(float scale) const { return square > 0 && cross > 0 ? cross / square : static_cast<double>(scale); }
+};
+
+/// Codes values to see how well a scale fits; keeps its memory.
+class Fitter {
  public:
-  /// A scale of `type`; `importance` as long as values, or empty.
-  float find(const Table& table, std::span<const float> values, std::span<const float> importance, DType type);
+  /// `importance`: as long as values, or empty.
+  Fit fit(const Table& table, std::span<const float> values, std::span<const float> importance, float scale);
 
  private:
-  double error_of(const Table& table, std::span<const float> values, std::span<const float> importance, float scale,
-                  double& best_scale);
   std::vector<std::uint8_t> places_;
 };
+
+/// Scales as parts of the largest magnitude that are tried first.
+std::span<const float> candidate_parts();
+
+/// The scale of `type` with the least error among those parts of `largest` and, after each, the best one for its codes;
+/// never worse than the largest magnitude itself. fit_of(scale) -> Fit.
+template <class FitOf>
+float find_scale(float largest, DType type, const FitOf& fit_of) {
+  float best = shared::storable_scale(largest, type);
+  if (largest < 1e-30F || largest > 1e30F) return best;
+  double least = fit_of(best).error;
+  double refit = 0;
+  const auto consider = [&](double wanted) {
+    const float scale = shared::storable_scale(static_cast<float>(wanted), type);
+    const Fit fit = fit_of(scale);
+    refit = fit.best_scale(scale);
+    if (fit.error >= least) return;
+    least = fit.error;
+    best = scale;
+  };
+  for (const float part : candidate_parts()) {
+    consider(static_cast<double>(largest * part));
+    consider(refit);
+  }
+  return best;
+}
 
 }  // namespace quant::codebook

@@ -1,5 +1,7 @@
 #include "quant/kmeans.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <array>
 #include <cmath>
@@ -12,12 +14,15 @@
 #include "quant/error.h"
 #include "quant/registry.h"
 #include "quant/weight_rows.h"
+#include "rtn/parallel_for.h"
 #include "shared/checks.h"
+#include "shared/row_parts.h"
 #include "shared/whole_weight.h"
 
 namespace quant {
 namespace {
 
+using kmeans::Joined;
 using kmeans::Partitioner;
 using kmeans::PointCollector;
 using kmeans::Points;
@@ -25,9 +30,15 @@ using kmeans::Points;
 constexpr std::array<std::pair<KMeansMethod, std::string_view>, 3> kMethods{
     {{KMeansMethod::automatic, "auto"}, {KMeansMethod::exact, "exact"}, {KMeansMethod::lloyd, "lloyd"}}};
 
+// Starts of clusters that the exact partition may keep, of four bytes each.
+constexpr std::uint64_t kLargestTable = 1U << 26U;
+// Weights of a part of the rows that one thread joins.
+constexpr std::uint64_t kPart = 1U << 20U;
+
 // Of one unit: what clustering needs, with its memory kept for the next.
 struct Scratch {
   PointCollector collector;
+  std::vector<Joined> joined;
   Points points;
   Partitioner partitioner;
   std::vector<float> row, thresholds;
@@ -35,15 +46,22 @@ struct Scratch {
 
 bool wants_exact(const Points& points, std::uint32_t count, KMeansMethod method) {
   constexpr double kOperationsPerWeight = 1024;
-  constexpr double kLargestTable = 1U << 26U;  // starts of clusters, of four bytes each
+  const bool fits = points.size() <= kLargestTable / count;
+  if (method == KMeansMethod::exact && !fits) {
+    throw Error(
+        ErrorCode::usage,
+        fmt::format("the exact partition of {} different values into {} clusters needs a table of {} bytes, of at "
+                    "most {}",
+                    points.size(), count, 4.0 * static_cast<double>(points.size()) * count, 4 * kLargestTable),
+        "use method auto or lloyd, fewer bits, or codebooks of channels or groups");
+  }
   if (method != KMeansMethod::automatic) return method == KMeansMethod::exact;
-  if (static_cast<double>(points.size()) * count > kLargestTable) return false;
-  return kmeans::exact_operations(points.size(), count) <= kOperationsPerWeight * static_cast<double>(points.members);
+  return fits &&
+         kmeans::exact_operations(points.size(), count) <= kOperationsPerWeight * static_cast<double>(points.members);
 }
 
-// Ascending means of the clusters of what the collector holds.
+// Ascending means of the clusters of scratch.points.
 void cluster(Scratch& scratch, std::uint32_t count, KMeansMethod method, std::vector<double>& means) {
-  scratch.collector.finish(scratch.points);
   const Points& points = scratch.points;
   means.clear();
   if (points.size() <= count) {
@@ -53,6 +71,13 @@ void cluster(Scratch& scratch, std::uint32_t count, KMeansMethod method, std::ve
   const auto& cuts = wants_exact(points, count, method) ? scratch.partitioner.exact(points, count)
                                                         : scratch.partitioner.lloyd(points, count);
   for (std::uint32_t c = 0; c < count; ++c) means.push_back(points.mean(cuts[c], cuts[c + 1]));
+}
+
+// Of what the collector holds.
+void cluster_collected(Scratch& scratch, std::uint32_t count, KMeansMethod method, std::vector<double>& means) {
+  scratch.collector.join(scratch.joined);
+  kmeans::make_points(scratch.joined, scratch.points);
+  cluster(scratch, count, method, means);
 }
 
 // Entries as they are stored: ascending, the last one repeated where there are fewer than codes.
@@ -87,6 +112,55 @@ void assign(std::span<const float> values, const std::vector<float>& thresholds,
     }
     codes[i] = static_cast<std::int8_t>(code);
   }
+}
+
+// The different weights of a tensor: parts of the rows side by side, then two neighbours at a time.
+std::vector<Joined> join_tensor(const TensorView& weight, const QuantArgs& args, std::span<const float> importance,
+                                int threads) {
+  auto parts = shared::parts_of_rows<std::vector<Joined>>(
+      weight, args, importance, threads, kPart, [](const TensorView& view, std::span<const float> weights) {
+        const WeightRows rows(view);
+        PointCollector collector;
+        std::vector<float> row(rows.cols());
+        for (std::uint64_t r = 0; r < rows.rows(); ++r) {
+          rows.read(r, 0, row);
+          collector.add(row, shared::importance_of(weights, rows.cols(), r, 0, rows.cols()));
+        }
+        std::vector<Joined> joined;
+        collector.join(joined);
+        joined.shrink_to_fit();
+        return joined;
+      });
+  while (parts.size() > 1) {
+    std::vector<std::vector<Joined>> merged((parts.size() + 1) / 2);
+    rtn::parallel_for(threads, merged.size(), [&](std::size_t m) {
+      if (2 * m + 1 == parts.size()) {
+        merged[m] = std::move(parts[2 * m]);
+        return;
+      }
+      merged[m] = kmeans::merge(parts[2 * m], parts[2 * m + 1]);
+      parts[2 * m] = parts[2 * m + 1] = {};
+    });
+    parts = std::move(merged);
+  }
+  return parts.empty() ? std::vector<Joined>{} : std::move(parts.front());
+}
+
+// How many different ones there may be among `count` values of a type.
+std::uint64_t different_values(DType type, std::uint64_t count) {
+  return dtype_bits(type) <= 16 ? std::min<std::uint64_t>(count, 1U << 16U) : count;
+}
+
+// Of a collector that grew to its size by doubling.
+std::uint64_t collected_bytes(std::uint64_t count) { return 2 * count * 2 * sizeof(float); }
+
+// Values, weights and moments.
+std::uint64_t point_bytes(std::uint64_t points) { return points * 3 * sizeof(double); }
+
+// Points, two rows of gains, and the exact partition's table.
+std::uint64_t cluster_bytes(std::uint64_t points, const QuantArgs& args) {
+  const std::uint64_t table = std::min(kLargestTable, points << static_cast<unsigned>(args.num_bits));
+  return point_bytes(points) + points * 2 * sizeof(double) + table * sizeof(std::uint32_t);
 }
 
 std::optional<std::string> reason_against(const QuantArgs& args) {
@@ -142,13 +216,10 @@ class SliceCoder {
   void learn(const Area& area, std::span<float> codebook) {
     scratch_.collector.clear();
     for (std::uint64_t r = area.first_row; r < area.end_row; ++r) {
-      const bool each = importance_.size() > out_.cols;
-      const auto weights = importance_.empty()
-                               ? importance_
-                               : importance_.subspan((each ? r * out_.cols : 0) + area.first_col, area.width);
-      scratch_.collector.add(read(r, area), weights);
+      scratch_.collector.add(read(r, area),
+                             shared::importance_of(importance_, out_.cols, r, area.first_col, area.width));
     }
-    cluster(scratch_, static_cast<std::uint32_t>(codebook.size()), method_, means_);
+    cluster_collected(scratch_, static_cast<std::uint32_t>(codebook.size()), method_, means_);
     round_entries(means_, out_.scale_dtype, codebook);
   }
 
@@ -173,20 +244,11 @@ class KMeans final : public Quantizer {
   bool weighs_each() const override { return true; }
 
   TensorParams prepare(const TensorView& weight, const QuantArgs& args, std::span<const float> importance,
-                       int) const override {
+                       int threads) const override {
     TensorParams params;
     if (args.strategy != Strategy::tensor) return params;
-    shared::check_importance(importance, weight, true);
-    shared::require_finite(weight);
     Scratch scratch;
-    const WeightRows rows(weight);
-    scratch.row.resize(rows.cols());
-    for (std::uint64_t r = 0; r < rows.rows(); ++r) {
-      rows.read(r, 0, scratch.row);
-      const bool each = importance.size() > rows.cols();
-      scratch.collector.add(
-          scratch.row, importance.empty() || !each ? importance : importance.subspan(r * rows.cols(), rows.cols()));
-    }
+    kmeans::make_points(join_tensor(weight, args, importance, threads), scratch.points);
     std::vector<double> means;
     const auto count = std::uint32_t{1} << static_cast<unsigned>(args.num_bits);
     cluster(scratch, count, options_.method, means);
@@ -195,6 +257,28 @@ class KMeans final : public Quantizer {
     round_entries(means, DType::F32, *codebook);
     params.codebook = std::move(codebook);
     return params;
+  }
+
+  std::uint64_t prepare_bytes(const QuantArgs& args, DType weight, std::uint64_t rows, std::uint64_t cols,
+                              int threads) const override {
+    if (args.strategy != Strategy::tensor) return 0;
+    const std::uint64_t count = rows * cols, parts = count / kPart + 1;
+    const std::uint64_t different = different_values(weight, count);
+    // Lists of the parts beside collectors; then beside the one that they become; that one beside the points.
+    const std::uint64_t lists = std::min(count, parts * different_values(weight, kPart)) * sizeof(Joined);
+    const std::uint64_t working =
+        collected_bytes(std::min(count, kPart)) + different_values(weight, kPart) * sizeof(Joined);
+    const std::uint64_t collectors =
+        working * std::min<std::uint64_t>(parts, static_cast<unsigned>(std::max(threads, 1)));
+    const std::uint64_t whole = different * sizeof(Joined);
+    return std::max(
+        {lists + collectors, lists + whole, whole + point_bytes(different), cluster_bytes(different, args)});
+  }
+  std::uint64_t slice_bytes(const QuantArgs& args, std::uint64_t rows, std::uint64_t cols) const override {
+    if (args.strategy == Strategy::tensor) return 0;
+    const ScaleGrid grid = scale_grid(args, rows, cols);
+    const std::uint64_t count = std::min(rows, grid.row_extent) * std::min(cols, grid.col_extent);
+    return collected_bytes(count) + count * sizeof(Joined) + cluster_bytes(count, args);
   }
 
   void quantize_rows(const TensorView& rows, const QuantArgs& args, DType scale_dtype, const TensorParams& params,
@@ -243,10 +327,13 @@ std::vector<double> kmeans_1d(std::span<const float> values, std::span<const flo
   for (const float value : values) {
     if (!std::isfinite(value)) throw Error(ErrorCode::usage, "k-means of a value that is " + std::to_string(value));
   }
+  if (values.size() > std::numeric_limits<std::uint32_t>::max()) {
+    throw Error(ErrorCode::usage, fmt::format("k-means of {} values, of at most 2^32 - 1", values.size()));
+  }
   Scratch scratch;
   scratch.collector.add(values, weights);
   std::vector<double> means;
-  cluster(scratch, count, method, means);
+  cluster_collected(scratch, count, method, means);
   return means;
 }
 

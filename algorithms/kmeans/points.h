@@ -29,14 +29,21 @@ struct Points {
   }
 };
 
+/// A value and those that have it.
+struct Joined {
+  float value = 0;
+  std::uint32_t count = 0;  ///< or the largest number, of more
+  double weight = 0;
+};
+
 /// Collects values and their weights; keeps its memory.
 class PointCollector {
  public:
-  void clear();
-  /// `weights`: as many, or empty for 1 each.
+  void clear() { items_.clear(); }
+  /// `weights`: as many, or empty for 1 each. At most 2^32 - 1 values between two clear().
   void add(std::span<const float> values, std::span<const float> weights);
-  /// Points of weight 0 are left out, unless all are 0: then each counts 1. Lighter ones than kLeastShare are raised.
-  void finish(Points& points);
+  /// What was added, ascending, equal values joined; the order of the input does not matter.
+  void join(std::vector<Joined>& joined);
 
  private:
   struct Item {
@@ -44,7 +51,13 @@ class PointCollector {
     float weight;
   };
   std::vector<Item> items_;
-  bool weighted_ = false;
 };
+
+/// Of two ascending lists, weights of equal values added.
+std::vector<Joined> merge(std::span<const Joined> a, std::span<const Joined> b);
+
+/// Points of ascending values. Those of weight 0 are left out, unless all are 0: then each value counts as often as it
+/// was there. Lighter ones than kLeastShare are raised.
+void make_points(std::span<const Joined> joined, Points& points);
 
 }  // namespace quant::kmeans

@@ -12,6 +12,7 @@
 #include "quant/error.h"
 #include "quant/registry.h"
 #include "quant/weight_rows.h"
+#include "quant/whole_weight.h"
 #include "shared/checks.h"
 #include "shared/whole_weight.h"
 
@@ -35,12 +36,20 @@ std::optional<std::string> reason_against(const QuantArgs& args) {
   return std::nullopt;
 }
 
+// The scale of a row, as it is stored: m / 127. Subnormal numbers are so far apart that the one below would cut off the
+// largest weights.
+float stored_scale(float largest, DType type) {
+  const float scale = shared::storable_scale(largest / kLargestCode, type);
+  const bool subnormal = type == DType::F16 && scale < 0x1p-14F;
+  return subnormal && scale * kLargestCode < largest ? scale + 0x1p-24F : scale;
+}
+
 // Codes of one row; returns its scale, of `type`. Codes follow from the scale as it is stored; with one of float32 from
 // 127 / m, as in bitsandbytes.
 float code_row(std::span<const float> row, DType type, std::int8_t* codes) {
   float largest = 0;
   for (const float value : row) largest = std::max(largest, std::fabs(value));
-  const float scale = shared::storable_scale(largest / kLargestCode, type);
+  const float scale = stored_scale(largest, type);
   // 127 / m must be finite.
   if (largest < std::numeric_limits<float>::min() * kLargestCode) {
     std::fill_n(codes, row.size(), std::int8_t{0});
@@ -101,8 +110,8 @@ class WithStatistics final : public CalibratedQuantizer {
 
  private:
   void code(LinearTask& task, int threads) const {
-    *task.out = shared::quantize_slices(coder_, f32_view(task.weight, task.rows, task.cols), task.args,
-                                        task.scale_dtype, {}, {}, threads);
+    *task.out = quantize_slices(coder_, f32_view(task.weight, task.rows, task.cols), task.args, task.scale_dtype, {},
+                                {}, threads);
   }
 
   LlmInt8 coder_;

@@ -30,7 +30,7 @@ void check_importance(std::span<const float> importance, const TensorView& weigh
 
 float storable_scale(float scale, DType type) {
   const float rounded = round_to_dtype(type, scale);
-  const float smallest = type == DType::F16 ? 0x1p-14F : std::numeric_limits<float>::min();
+  const float smallest = type == DType::F16 ? 0x1p-24F : std::numeric_limits<float>::min();
   if (rounded < smallest) return smallest;
   if (std::isfinite(rounded)) return rounded;
   return type == DType::F16 ? 65504.0F : type == DType::BF16 ? 0x1.FEp127F : std::numeric_limits<float>::max();

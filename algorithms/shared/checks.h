@@ -21,8 +21,8 @@ void require_finite(const TensorView& weight);
 /// for each weight.
 void check_importance(std::span<const float> importance, const TensorView& weight, bool each);
 
-/// `scale` as a positive number of the floating type `type`: where rounding makes it 0, subnormal or infinite, the
-/// type's smallest normal or largest number.
+/// `scale` as a positive number of the floating type `type` whose reciprocal is finite: from F16's smallest subnormal
+/// number, 2^-24, or from the smallest normal number of the others, to the type's largest.
 float storable_scale(float scale, DType type);
 
 /// The recipe parameter "importance": none, or hessian.

@@ -21,6 +21,9 @@ std::uint32_t bits_of(float score) {
   return std::bit_cast<std::uint32_t>(score);
 }
 
+constexpr std::uint32_t kHalf = 16;
+constexpr std::uint64_t kHistogramBytes = sizeof(std::uint64_t) << kHalf;
+
 struct Threshold {
   std::uint32_t bits = 0;    ///< the smallest score that is taken
   std::uint64_t equals = 0;  ///< how many of exactly that score
@@ -29,7 +32,6 @@ struct Threshold {
 // Radix selection of the `count` largest of the scores that `visit` gives to its argument, in two visits.
 template <class Visit>
 Threshold select_largest(std::uint64_t count, const Visit& visit) {
-  constexpr std::uint32_t kHalf = 16;
   std::vector<std::uint64_t> histogram(std::size_t{1} << kHalf);
   std::uint32_t prefix = 0;
   const auto walk = [&](std::uint64_t wanted) {
@@ -129,6 +131,20 @@ class WithSparsePart final : public Quantizer {
     return params;
   }
 
+  std::uint64_t prepare_bytes(const QuantArgs& args, DType weight, std::uint64_t rows, std::uint64_t cols,
+                              int threads) const override {
+    if (!wants_sparse(args)) return dense_.prepare_bytes(args, weight, rows, cols, threads);
+    // The choice and the marks that it is made from; then the weights without the chosen ones.
+    const std::uint64_t choice = 2 * (sparse_count(args, rows, cols) * sizeof(std::uint32_t) + rows * 8);
+    const std::uint64_t marks = rows * cols / 8 + kHistogramBytes;
+    if (!needs_whole_tensor(args)) return choice + marks;
+    const std::uint64_t copies = part_bytes(rows, cols);
+    return choice + std::max(marks, copies + dense_.prepare_bytes(args, DType::F32, rows, cols, threads));
+  }
+  std::uint64_t slice_bytes(const QuantArgs& args, std::uint64_t rows, std::uint64_t cols) const override {
+    return dense_.slice_bytes(args, rows, cols) + (wants_sparse(args) ? part_bytes(rows, cols) : 0);
+  }
+
   void quantize_rows(const TensorView& rows, const QuantArgs& args, DType scale_dtype, const TensorParams& params,
                      std::span<const float> importance, QuantizedTensor& out, SliceErrors errors) const override {
     if (!wants_sparse(args)) {
@@ -154,6 +170,10 @@ class WithSparsePart final : public Quantizer {
     std::vector<float> importance_store;
     std::span<const float> importance;
   };
+
+  std::uint64_t part_bytes(std::uint64_t rows, std::uint64_t cols) const {
+    return rows * cols * sizeof(float) * (dense_.weighs_each() ? 2 : 1);
+  }
 
   // The weights with zeros for those that are stored apart.
   Part without(const TensorView& rows, const SparseChoice& choice, std::uint64_t first_row,

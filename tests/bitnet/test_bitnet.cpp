@@ -74,12 +74,16 @@ TEST_CASE("scales are mean magnitudes and codes the nearest of them, for every s
 
 TEST_CASE("weights that are ternary or signs already are kept exactly") {
   for (const DType type : {DType::F32, DType::F16, DType::BF16}) {
-    const Weights weights = ternary_weights(6, 60, type, 0.0371F);
-    for (const Strategy strategy : {Strategy::tensor, Strategy::channel, Strategy::group}) {
-      QuantArgs args = ternary(strategy, strategy == Strategy::group ? 20 : 0);
-      args.scale_dtype = type;
-      const QuantizedTensor q = bitnet_quantize(weights.view(), args);
-      CHECK(total_error(weights, q, 2) == 0);
+    // The smallest ones: 2^-24, and numbers between those of F16 that have all 11 bits.
+    for (const float size : {0.0371F, 5e-5F, 1e-6F, 0x1p-24F}) {
+      const Weights weights = ternary_weights(6, 60, type, round_to_dtype(DType::F16, size));
+      for (const Strategy strategy : {Strategy::tensor, Strategy::channel, Strategy::group}) {
+        QuantArgs args = ternary(strategy, strategy == Strategy::group ? 20 : 0);
+        args.scale_dtype = type;
+        const QuantizedTensor q = bitnet_quantize(weights.view(), args);
+        INFO("size " << size << ", type " << dtype_name(type));
+        CHECK(total_error(weights, q, 2) == 0);
+      }
     }
   }
   std::vector<float> values;
@@ -116,6 +120,33 @@ TEST_CASE("importance weighs the mean, per column and per weight") {
   const std::vector<float> each = {1, 0, 0, 3};
   const auto q = bitnet_quantize(f32_view(w, 2, 2), signs(Strategy::channel), each);
   CHECK(q.scales == std::vector<float>{1.0F, 2.5F});
+}
+
+TEST_CASE("a unit whose importances are all 0 gets the plain mean") {
+  const std::vector<float> w = {1.0F, 3.0F, 2.0F, 2.5F};
+  const auto q = bitnet_quantize(f32_view(w, 2, 2), signs(Strategy::channel), std::vector<float>{0, 0, 1, 0});
+  CHECK(q.scales == std::vector<float>{2.0F, 2.0F});
+  const std::vector<float> zeros(4);
+  CHECK(bitnet_quantize(f32_view(w, 2, 2), ternary(Strategy::tensor), zeros).scales == std::vector<float>{2.125F});
+}
+
+TEST_CASE("the scale of a whole tensor does not depend on the number of threads") {
+  for (const bool ready : {false, true}) {
+    const Weights weights =
+        ready ? ternary_weights(900, 700, DType::F16, 0.25F) : sample_weights(900, 700, DType::BF16);
+    std::vector<float> importance(700);
+    for (std::size_t c = 0; c < 700; ++c) importance[c] = static_cast<float>(c % 9);
+    const auto quantizer = make_bitnet();
+    const auto one = quantizer->prepare(weights.view(), ternary(Strategy::tensor), importance, 1);
+    const auto four = quantizer->prepare(weights.view(), ternary(Strategy::tensor), importance, 4);
+    CHECK(*one.scale == *four.scale);
+    double sum = 0, count = 0;
+    for (std::size_t i = 0; i < weights.values.size(); ++i) {
+      sum += static_cast<double>(importance[i % 700]) * std::fabs(static_cast<double>(weights.at(i / 700, i % 700)));
+      count += static_cast<double>(importance[i % 700]);
+    }
+    CHECK(*one.scale == Approx(ready ? 0.25 : sum / count).epsilon(1e-6));
+  }
 }
 
 TEST_CASE("wrong use is refused") {

@@ -69,6 +69,43 @@ TEST_CASE("a searched scale is never worse, with and without importance") {
   }
 }
 
+TEST_CASE("what a tensor shares follows from all its weights, on any number of threads") {
+  const Weights weights = sample_weights(1000, 700, DType::BF16, 5);
+  std::vector<float> importance(700);
+  for (std::size_t c = 0; c < 700; ++c) importance[c] = static_cast<float>(c % 13);
+  const auto quantizer = make_codebook();
+  for (const bool search : {false, true}) {
+    QuantArgs whole = fixed(Codebook::nf4, Strategy::tensor), nested = fixed(Codebook::nf4, Strategy::flat, 64);
+    nested.double_quant = true;
+    if (search) whole.observer = nested.observer = "mse";
+    const auto one = quantizer->prepare(weights.view(), whole, importance, 1);
+    CHECK(*quantizer->prepare(weights.view(), whole, importance, 4).scale == *one.scale);
+    const float largest = *std::max_element(weights.values.begin(), weights.values.end(),
+                                            [](float a, float b) { return std::fabs(a) < std::fabs(b); });
+    if (!search) CHECK(*one.scale == std::fabs(largest));
+    const auto error_with = [&](float scale) {
+      QuantizedTensor q;
+      TensorParams params;
+      params.scale = scale;
+      quantizer->quantize_rows(weights.view(), whole, DType::F32, params, importance, q, {});
+      return total_error(weights, q, 2, importance);
+    };
+    // The best of the parts of the largest magnitude is no better.
+    for (float part = 0.6F; search && part < 1.2F; part += 0.025F) {
+      CHECK(error_with(*one.scale) <= error_with(part * std::fabs(largest)) * (1 + 1e-9));
+    }
+    QuantArgs plain = nested;
+    plain.double_quant = false;
+    QuantizedTensor blocks;
+    quantizer->quantize_rows(weights.view(), plain, DType::F32, {}, importance, blocks, {});
+    double sum = 0;
+    for (const float scale : blocks.scales) sum += static_cast<double>(scale);
+    const auto offset = quantizer->prepare(weights.view(), nested, importance, 1).scale_offset;
+    CHECK(*offset == Approx(sum / static_cast<double>(blocks.scales.size())).epsilon(1e-6));
+    CHECK(*quantizer->prepare(weights.view(), nested, importance, 3).scale_offset == *offset);
+  }
+}
+
 TEST_CASE("coded scales are within half a step of the map") {
   const auto map = dynamic_scale_map();
   REQUIRE(map.size() == 256);

@@ -228,6 +228,40 @@ TEST_CASE("importance of columns is that of each of their weights; all zero coun
   CHECK(kmeans_quantize(weights.view(), args, zeros).codebook == kmeans_quantize(weights.view(), args).codebook);
 }
 
+TEST_CASE("the codebook of a large tensor is that of all its weights, on any number of threads") {
+  // More than one part of rows; F32 values are nearly all different, BF16 ones repeat.
+  for (const DType type : {DType::F32, DType::BF16}) {
+    const Weights weights = sample_weights(1100, 2000, type, 12);
+    std::vector<float> columns(2000), each(weights.values.size());
+    for (std::size_t c = 0; c < columns.size(); ++c) columns[c] = static_cast<float>(c % 17);
+    for (std::size_t i = 0; i < each.size(); ++i) each[i] = columns[i % 2000];
+    const auto quantizer = make_kmeans({KMeansMethod::lloyd, false});
+    const QuantArgs args = learned(3, Strategy::tensor);
+    const auto one = quantizer->prepare(weights.view(), args, columns, 1).codebook;
+    CHECK(*quantizer->prepare(weights.view(), args, columns, 3).codebook == *one);
+    const auto expected = kmeans_1d(weights.values, each, 8, KMeansMethod::lloyd);
+    REQUIRE((one->size() == 8 && expected.size() == 8));
+    for (std::size_t i = 0; i < 8; ++i) CHECK((*one)[i] == Approx(expected[i]).epsilon(1e-5).margin(1e-7));
+    const std::vector<float> zeros(2000);
+    CHECK(*quantizer->prepare(weights.view(), args, zeros, 2).codebook ==
+          *quantizer->prepare(weights.view(), args, {}, 2).codebook);
+  }
+}
+
+TEST_CASE("an exact partition beyond the table's limit is refused with its size") {
+  std::vector<float> values(300000);
+  for (std::size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(i);
+  try {
+    kmeans_1d(values, {}, 256, KMeansMethod::exact);
+    FAIL("accepted");
+  } catch (const Error& error) {
+    CHECK(error.code() == ErrorCode::usage);
+    CHECK(std::string(error.what()).find("300000 different values into 256 clusters") != std::string::npos);
+    CHECK(std::string(error.what()).find("307200000 bytes") != std::string::npos);
+  }
+  CHECK(kmeans_1d(values, {}, 256, KMeansMethod::automatic).size() == 256);
+}
+
 TEST_CASE("wrong use is refused with the number that is wrong") {
   const std::vector<float> values = {1, 2, 3}, negative = {1, -1, 1}, nan = {1, std::nanf(""), 2};
   CHECK_THROWS_AS(kmeans_1d(values, negative, 2), Error);

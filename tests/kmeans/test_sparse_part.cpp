@@ -6,6 +6,7 @@
 #include "quant/kmeans.h"
 #include "quant/outliers.h"
 #include "quant/rtn.h"
+#include "quant/whole_weight.h"
 #include "rtn/reference.h"
 #include "support/catch.h"
 
@@ -112,6 +113,31 @@ TEST_CASE("what is stored apart is exact but for the type of the rest, over ever
     }
     CHECK(measured == Approx(noise).epsilon(1e-6));
     CHECK(noise < plain_noise);
+  }
+}
+
+TEST_CASE("slices on any number of threads give what the whole gives") {
+  const Weights weights = sample_weights(700, 300, DType::BF16, 6);
+  std::vector<float> importance(300);
+  for (std::size_t c = 0; c < 300; ++c) importance[c] = static_cast<float>(1 + c % 11);
+  const auto rtn = make_rtn();
+  const auto kmeans = make_kmeans();
+  for (const auto& [dense, args] : {std::pair<const Quantizer*, QuantArgs>{
+                                        rtn.get(), make_args(NumberType::integer, 3, false, Strategy::group, 32)},
+                                    {kmeans.get(), make_args(NumberType::codebook, 2, true, Strategy::channel)},
+                                    {kmeans.get(), make_args(NumberType::codebook, 3, true, Strategy::tensor)}}) {
+    const auto quantizer = with_sparse_part(*dense);
+    const QuantArgs with = sparse_args(args, 1, 1);
+    INFO(describe(with));
+    const TensorParams params = quantizer->prepare(weights.view(), with, importance, 2);
+    QuantizedTensor whole;
+    quantizer->quantize_rows(weights.view(), with, DType::F16, params, importance, whole, {});
+    for (const int threads : {1, 4}) {
+      const auto sliced = quantize_slices(*quantizer, weights.view(), with, DType::F16, params, importance, threads);
+      CHECK(same_result(sliced, whole));
+      CHECK((sliced.codebook == whole.codebook && sliced.sparse.columns == whole.sparse.columns &&
+             sliced.sparse.values == whole.sparse.values && sliced.sparse.starts == whole.sparse.starts));
+    }
   }
 }
 

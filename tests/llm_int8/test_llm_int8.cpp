@@ -139,11 +139,13 @@ TEST_CASE("with a scale of fewer bits, codes are those of the scale that is stor
   std::mt19937 random(4);
   std::normal_distribution<float> normal;
   for (const DType type : {DType::F16, DType::BF16, DType::F32}) {
-    for (const float size : {1e-3F, 2e-4F, 1e-2F, 1.0F, 300.0F}) {
+    for (const float size : {2e-6F, 9e-6F, 2e-4F, 1e-3F, 1e-2F, 1.0F, 300.0F}) {
       std::vector<float> w = {size, -0.5F * size, 0.2F * size, 0, 0, 0, 0, 0};
       for (std::size_t i = 3; i < w.size(); ++i) w[i] = size * std::clamp(normal(random) / 3, -1.0F, 1.0F);
       QuantizedTensor q;
       quantizer->quantize_rows(f32_view(w, 1, w.size()), weights_args(), type, {}, {}, q, {});
+      // No larger than the row asks for, but for what the type's distances make it.
+      CHECK(q.scales[0] <= size / 127 * (1 + 0x1p-8F) + 0x1p-24F);
       INFO("scales of " << dtype_name(type) << ", largest weight " << size << ", scale " << q.scales[0]);
       CHECK(round_to_dtype(type, q.scales[0]) == q.scales[0]);
       std::vector<float> row(w.size());

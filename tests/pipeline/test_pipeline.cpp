@@ -206,12 +206,32 @@ TEST_CASE("sound linears that share a scale with a bad one are not blamed") {
 #ifndef QUANT_TEST_SANITIZED
 TEST_CASE("the measured memory stays below the planned") {
   TempDir dir;
-  test::write_tiny_model(dir / "model", {.layers = 4, .hidden = 1024, .intermediate = 2816});
+  test::write_tiny_model(dir / "model", {.layers = 1, .hidden = 1024, .intermediate = 2816, .dtype = DType::F32});
   PlanOptions options;
   options.threads = 2;
-  const RunReport report = run(dir / "model", dir / "out", "{scheme: W4A16_ASYM, ignore: [lm_head]}", options);
-  // This program holds the tests besides.
-  CHECK(report.peak_memory_measured < report.peak_memory_planned + (16U << 20U));
+  options.layout = kAutomaticLayout;
+  const std::string nf4 = "num_bits: 4, type: codebook, codebook: nf4, strategy: flat, group_size: 64";
+  const std::string learned = "num_bits: 2, type: codebook, strategy: ";
+  const auto modifier = [](const std::string& name, const std::string& weights) {
+    return "default_stage:\n  default_modifiers:\n    " + name + ": {ignore: [lm_head], config_groups: {a: {" +
+           "targets: [Linear], weights: {" + weights + "}}}}\n";
+  };
+  std::size_t number = 0;
+  for (const std::string& text :
+       {modifier("QuantizationModifier", "num_bits: 4, symmetric: false, strategy: group, group_size: 128"),
+        modifier("CodebookModifier", nf4), modifier("CodebookModifier", nf4 + ", double_quant: true"),
+        modifier("KMeansModifier", learned + "channel"), modifier("KMeansModifier", learned + "tensor"),
+        modifier("KMeansModifier", learned + "tensor, outlier_percent: 0.5")}) {
+    INFO(text);
+    const auto checkpoint = open_checkpoint(dir / "model");
+    const Plan plan =
+        make_plan(*checkpoint, parse_recipe(text, "test.yaml", {}, builtin_registry()), builtin_registry(), options);
+    RunOptions run_options;
+    run_options.output = dir / ("out" + std::to_string(number++));
+    const RunReport report = run_plan(plan, run_options);
+    // This program holds the tests besides.
+    CHECK(report.peak_memory_measured < report.peak_memory_planned + (16U << 20U));
+  }
 }
 #endif
 

@@ -14,9 +14,11 @@ namespace quant {
 ///     the scale);
 ///   signs (type codebook, codebook sign): -1 or 1, 1 for 0 (Rastegari et al. 2016, XNOR-Net, arXiv 1603.05279).
 /// Weights that are of such a form already keep it: where a unit holds nothing but -s, 0 and s (signs: -s and s) and s
-/// can be stored, the scale is s and every weight is coded exactly. A unit of zeros gets the smallest normal scale.
-/// `importance` ([cols], [rows * cols] or empty): weight of each magnitude in the mean. Uses one thread.
-/// Errors: Error{usage} for other arguments, Error{numerical} for a weight that is not finite.
+/// can be stored, the scale is s and every weight is coded exactly: F16 from 2^-24 (subnormal numbers too), BF16 and
+/// F32 from 2^-126. A unit of zeros gets the smallest of these. `importance` ([cols], [rows * cols] or empty): weight
+/// of each magnitude in the mean; where all of a unit are 0, all count the same. Uses all processors; the result does
+/// not depend on their number. Errors: Error{usage} for other arguments, Error{numerical} for a weight that is not
+/// finite.
 QuantizedTensor bitnet_quantize(const TensorView& weight, QuantArgs args, std::span<const float> importance = {});
 std::unique_ptr<Quantizer> make_bitnet();
 

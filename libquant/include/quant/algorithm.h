@@ -81,6 +81,18 @@ class Quantizer : public Algorithm {
   virtual TensorParams prepare(const TensorView& weight, const QuantArgs& args, std::span<const float> importance,
                                int threads) const = 0;
 
+  /// What prepare() takes at most, in bytes, on `threads` threads for a weight [rows, cols] of type `weight`, beside
+  /// the weight itself and a few of its rows on each thread.
+  virtual std::uint64_t prepare_bytes(const QuantArgs& /*args*/, DType /*weight*/, std::uint64_t /*rows*/,
+                                      std::uint64_t /*cols*/, int /*threads*/) const {
+    return 0;
+  }
+  /// The same of one call of quantize_rows() for a slice [rows, cols], beside its result and two float copies of the
+  /// rows that share a scale.
+  virtual std::uint64_t slice_bytes(const QuantArgs& /*args*/, std::uint64_t /*rows*/, std::uint64_t /*cols*/) const {
+    return 0;
+  }
+
   /// Codes a slice of whole rows (a multiple of the scheme's block rows except at the tensor's end). Coding a tensor
   /// slice by slice gives the same result as coding it at once. `scale_dtype` is the type that scales are stored in.
   /// `errors`: what to measure on the way (see SliceErrors). Throws Error{numerical} naming row and column for a NaN or

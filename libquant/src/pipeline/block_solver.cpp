@@ -11,6 +11,7 @@
 #include "quant/error.h"
 #include "quant/observers.h"
 #include "quant/weight_rows.h"
+#include "quant/whole_weight.h"
 
 namespace quant {
 namespace {
@@ -144,7 +145,7 @@ void BlockSolver::code_plain(const Quantizer& quantizer, Job& job, std::span<con
   const QuantArgs& args = *context_.plan->groups[planned.scheme].scheme.weights;
   const DType scale_type = context_.plan->layout->scale_dtype(args, planned.shape.dtype);
   const TensorView view = f32_view(job.values, job.weight->rows, job.weight->cols);
-  quantizer.quantize_rows(view, args, scale_type, job.params, importance, job.coded, {});
+  job.coded = quantize_slices(quantizer, view, args, scale_type, job.params, importance, context_.run.threads);
 }
 
 const Scheme& BlockSolver::scheme_of(const Job& job) const {

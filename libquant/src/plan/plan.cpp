@@ -360,7 +360,7 @@ void finish_plan(const ModelOutline& outline, const std::vector<ModifierAlgorith
     plan.model_bits_per_parameter =
         8.0 * static_cast<double>(plan.bytes_after) / static_cast<double>(outline.parameters);
   }
-  plan_detail::estimate_resources(plan);
+  plan_detail::estimate_resources(plan, algorithms);
   if (work != nullptr && plan.problems.empty()) plan_detail::estimate_calibration(plan, *work);
   plan.identity = identity_of(plan, algorithms);
   plan.work = std::move(work);

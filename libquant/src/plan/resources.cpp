@@ -22,7 +22,9 @@ constexpr std::uint64_t kSmallestSlice = 16U << 10U;
 // Page-cache writing; only orders the estimate.
 constexpr double kWriteBytesPerSecond = 1.5e9;
 
-std::uint64_t memory_of_slice(const Plan& plan, const PlannedLinear& linear) {
+using Algorithms = std::vector<ModifierAlgorithm>;
+
+std::uint64_t memory_of_slice(const Plan& plan, const Algorithms& algorithms, const PlannedLinear& linear) {
   const std::uint64_t rows = std::min(slice_rows(plan, linear), linear.shape.rows);
   const std::uint64_t weights = rows * linear.shape.cols;
   const QuantArgs& args = *plan.groups[linear.scheme].scheme.weights;
@@ -31,24 +33,38 @@ std::uint64_t memory_of_slice(const Plan& plan, const PlannedLinear& linear) {
   const std::uint64_t tables =
       has_learned_codebook(args) ? (grid.count() * 6) << static_cast<unsigned>(args.num_bits) : 0;
   const std::uint64_t apart = sparse_count(args, rows, linear.shape.cols) * 20;
+  const Quantizer* quantizer = algorithms[linear.modifier].quantizer;
+  const std::uint64_t own = quantizer == nullptr ? 0 : quantizer->slice_bytes(args, rows, linear.shape.cols);
   // codes, packed bytes, scales and zero points (unpacked and packed), error sums, two float rows of every block row
-  return weights + weights * static_cast<std::uint64_t>(args.num_bits) / 8 + tables + apart + scales * 24 +
+  return weights + weights * static_cast<std::uint64_t>(args.num_bits) / 8 + tables + apart + own + scales * 24 +
          rows * sizeof(ErrorSums) +
          2 * sizeof(float) * linear.shape.cols *
              std::max<std::uint64_t>(grid.row_extent < rows ? grid.row_extent : 1, 1);
 }
 
-std::uint64_t memory_of_plan(const Plan& plan, int threads) {
+// What is found before the first row is coded takes memory of its own, one linear after the other.
+std::uint64_t memory_of_prepare(const Plan& plan, const Algorithms& algorithms, const PlannedLinear& linear,
+                                int threads) {
+  const Quantizer* quantizer = algorithms[linear.modifier].quantizer;
+  if (quantizer == nullptr) return 0;
+  const LinearShape& shape = linear.shape;
+  return quantizer->prepare_bytes(*plan.groups[linear.scheme].scheme.weights, shape.dtype, shape.rows, shape.cols,
+                                  threads);
+}
+
+std::uint64_t memory_of_plan(const Plan& plan, const Algorithms& algorithms, int threads) {
   std::uint64_t slice = 0;
+  std::uint64_t prepare = 0;
   std::uint64_t rows = 0;
   for (const PlannedLinear& linear : plan.linears) {
-    slice = std::max(slice, memory_of_slice(plan, linear));
+    slice = std::max(slice, memory_of_slice(plan, algorithms, linear));
+    prepare = std::max(prepare, memory_of_prepare(plan, algorithms, linear, threads));
     rows += linear.shape.rows;
   }
   const std::uint64_t headers = 1024 * plan.checkpoint->tensors().size();
   // Arrays of the report: the result itself, the HDF5 image, and its copy on the way to the file.
   const std::uint64_t report = 3 * rows * sizeof(float);
-  return kBaseMemory + static_cast<std::uint64_t>(threads) * (slice + kMiB) + report + 4 * headers;
+  return kBaseMemory + static_cast<std::uint64_t>(threads) * (slice + kMiB) + prepare + report + 4 * headers;
 }
 
 // Seconds of one thread per weight for a scheme, measured on random weights.
@@ -108,19 +124,20 @@ std::uint64_t slice_rows(const Plan& plan, const PlannedLinear& linear) {
 
 namespace plan_detail {
 
-void estimate_resources(Plan& plan) {
+void estimate_resources(Plan& plan, const Algorithms& algorithms) {
   int threads = plan.options.threads;
   if (threads <= 0) threads = static_cast<int>(std::max(1U, std::thread::hardware_concurrency()));
   plan.slice_weights = kLargestSlice;
   const std::uint64_t limit = plan.options.memory_bytes;
-  while (limit != 0 && memory_of_plan(plan, threads) > limit && (plan.slice_weights > kSmallestSlice || threads > 1)) {
+  while (limit != 0 && memory_of_plan(plan, algorithms, threads) > limit &&
+         (plan.slice_weights > kSmallestSlice || threads > 1)) {
     if (plan.slice_weights > kSmallestSlice)
       plan.slice_weights /= 2;
     else
       threads = std::max(1, threads / 2);
   }
   plan.options.threads = threads;
-  plan.peak_memory = memory_of_plan(plan, threads);
+  plan.peak_memory = memory_of_plan(plan, algorithms, threads);
   if (limit != 0 && plan.peak_memory > limit) {
     ++plan.input_problems;
     plan.problems.push_back(fmt::format("a memory limit of {:.1f} MB is too small: at least {:.1f} MB are needed",

@@ -1,12 +1,16 @@
 // What a plan needs: memory, threads, time.
 #pragma once
 
+#include <vector>
+
+#include "plan/algorithm_set.h"
 #include "quant/plan.h"
 
 namespace quant::plan_detail {
 
-/// Chooses threads and slice size under the memory limit; fills peak_memory and seconds_estimate.
-void estimate_resources(Plan& plan);
+/// Chooses threads and slice size under the memory limit; fills peak_memory and seconds_estimate. `algorithms`: of the
+/// recipe's modifiers.
+void estimate_resources(Plan& plan, const std::vector<ModifierAlgorithm>& algorithms);
 
 }  // namespace quant::plan_detail
 
