@@ -8,6 +8,7 @@
 
 #include "pipeline/block_stream.h"
 #include "plan/resources.h"
+#include "plan/sensitivities.h"
 #include "quant/error.h"
 #include "quant/observers.h"
 #include "quant/weight_rows.h"
@@ -74,12 +75,13 @@ struct BlockSolver::Job {
   const LinearWeight* weight = nullptr;
   std::size_t linear = 0;
   std::vector<float> values;
+  std::vector<float> importance;
   TensorParams params;
   QuantizedTensor coded;
   SolveRecord record;
 };
 
-BlockSolver::Job BlockSolver::load(const LinearWeight& weight, std::size_t linear) {
+BlockSolver::Job BlockSolver::load(const LinearWeight& weight, std::size_t linear, const InputStatistics& inputs) {
   leave_if_stopped(context_.run.stop);
   context_.begin(weight.module);
   Job job;
@@ -87,6 +89,13 @@ BlockSolver::Job BlockSolver::load(const LinearWeight& weight, std::size_t linea
   job.linear = linear;
   job.values = context_.weights->read(weight, context_.run.threads);
   require_finite(job);
+  const PlannedLinear& planned = context_.plan->linears[linear];
+  const ModifierAlgorithm& algorithm = context_.plan->work->algorithms[planned.modifier];
+  if (planned.sensitivity != nullptr) {
+    read_sensitivities(*context_.plan, planned, 0, planned.shape.rows, job.importance);
+  } else if (algorithm.calibrated == nullptr && algorithm.own->needs().gram) {
+    job.importance = diagonal(inputs);
+  }
   job.params = params_of(job);
   return job;
 }
@@ -108,7 +117,7 @@ TensorParams BlockSolver::params_of(const Job& job) const {
   const bool whole = args.strategy == Strategy::tensor || is_nvfp4(args);
   if (!whole || algorithm.quantizer != nullptr) {
     if (algorithm.quantizer == nullptr) return {};
-    return algorithm.quantizer->prepare(f32_view(job.values, job.weight->rows, job.weight->cols), args, {},
+    return algorithm.quantizer->prepare(f32_view(job.values, job.weight->rows, job.weight->cols), args, job.importance,
                                         context_.run.threads);
   }
   const AlgorithmEntry* plain = context_.plan->registry->modifier("QuantizationModifier");
@@ -137,12 +146,12 @@ void BlockSolver::share_global_scales(std::vector<Job>& jobs) const {
   }
 }
 
-void BlockSolver::code_plain(const Quantizer& quantizer, Job& job, std::span<const float> importance) {
+void BlockSolver::code_plain(const Quantizer& quantizer, Job& job) {
   const PlannedLinear& planned = context_.plan->linears[job.linear];
   const QuantArgs& args = *context_.plan->groups[planned.scheme].scheme.weights;
   const DType scale_type = context_.plan->layout->scale_dtype(args, planned.shape.dtype);
   const TensorView view = f32_view(job.values, job.weight->rows, job.weight->cols);
-  quantizer.quantize_rows(view, args, scale_type, job.params, importance, job.coded, {});
+  quantizer.quantize_rows(view, args, scale_type, job.params, job.importance, job.coded, {});
 }
 
 const Scheme& BlockSolver::scheme_of(const Job& job) const {
@@ -196,7 +205,9 @@ void BlockSolver::solve(const Program& program, const InputUnit& unit, const Inp
   for (const auto& [modifier, entries] : by_modifier) {
     const ModifierAlgorithm& algorithm = context_.plan->work->algorithms[modifier];
     std::vector<Job> jobs;
-    for (const WorkLinear* entry : entries) jobs.push_back(load(weight_at(program, entry->place), entry->linear));
+    for (const WorkLinear* entry : entries) {
+      jobs.push_back(load(weight_at(program, entry->place), entry->linear, inputs));
+    }
     share_global_scales(jobs);
     const auto start = Clock::now();
     if (algorithm.calibrated != nullptr) {
@@ -218,8 +229,7 @@ void BlockSolver::solve(const Program& program, const InputUnit& unit, const Inp
       algorithm.calibrated->quantize(tasks, inputs, context_.run);
       for (std::size_t i = 0; i < jobs.size(); ++i) jobs[i].record = std::move(tasks[i].record);
     } else {
-      const auto importance = algorithm.own->needs().gram ? diagonal(inputs) : std::vector<float>{};
-      for (Job& job : jobs) code_plain(*algorithm.quantizer, job, importance);
+      for (Job& job : jobs) code_plain(*algorithm.quantizer, job);
     }
     double weights = 0;
     for (const Job& job : jobs) weights += static_cast<double>(job.values.size());
@@ -239,30 +249,30 @@ void BlockSolver::solve_plain(const Program& program, const std::vector<WorkLine
   for (const WorkLinear& entry : linears) {
     const int set = context_.plan->linears[entry.linear].fused_set;
     if (set < 0) continue;
-    const Job job = load(weight_at(program, entry.place), entry.linear);
+    const Job job = load(weight_at(program, entry.place), entry.linear, {});
     if (!job.params.global_scale) continue;
     const auto [at, is_new] = shared.try_emplace(set, *job.params.global_scale);
     if (!is_new) at->second = std::min(at->second, *job.params.global_scale);
   }
   for (const WorkLinear& entry : linears) {
-    Job job = load(weight_at(program, entry.place), entry.linear);
+    Job job = load(weight_at(program, entry.place), entry.linear, {});
     const auto found = shared.find(context_.plan->linears[entry.linear].fused_set);
     if (found != shared.end()) job.params.global_scale = found->second;
     const PlannedLinear& planned = context_.plan->linears[entry.linear];
     const auto start = Clock::now();
-    code_plain(*context_.plan->work->algorithms[planned.modifier].quantizer, job, {});
+    code_plain(*context_.plan->work->algorithms[planned.modifier].quantizer, job);
     finish(job, {}, seconds_since(start));
   }
 }
 
 void BlockSolver::solve_table(const LinearWeight& table, std::size_t linear) {
-  Job job = load(table, linear);
+  Job job = load(table, linear, {});
   const PlannedLinear& planned = context_.plan->linears[linear];
   const ModifierAlgorithm& algorithm = context_.plan->work->algorithms[planned.modifier];
   const Scheme& scheme = context_.plan->groups[planned.scheme].scheme;
   const auto start = Clock::now();
   if (algorithm.calibrated == nullptr) {
-    code_plain(*algorithm.quantizer, job, {});
+    code_plain(*algorithm.quantizer, job);
   } else {
     InputStatistics nothing;
     nothing.cols = table.cols;

@@ -38,8 +38,8 @@ class BlockSolver {
 
  private:
   struct Job;
-  Job load(const LinearWeight& weight, std::size_t linear);
-  void code_plain(const Quantizer& quantizer, Job& job, std::span<const float> importance);
+  Job load(const LinearWeight& weight, std::size_t linear, const InputStatistics& inputs);
+  void code_plain(const Quantizer& quantizer, Job& job);
   void finish(Job& job, const InputStatistics& inputs, double seconds);
   TensorParams params_of(const Job& job) const;
   void require_finite(const Job& job) const;

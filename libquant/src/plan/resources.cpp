@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "plan/algorithm_set.h"
+#include "plan/sensitivities.h"
 #include "quant/error.h"
 
 namespace quant {
@@ -30,10 +31,16 @@ std::uint64_t memory_of_slice(const Plan& plan, const PlannedLinear& linear) {
   const std::uint64_t scales = grid.rows * grid.cols;
   const std::uint64_t tables =
       has_learned_codebook(args) ? (grid.count() * 6) << static_cast<unsigned>(args.num_bits) : 0;
-  const std::uint64_t apart = sparse_count(args, rows, linear.shape.cols) * 20;
+  const std::uint64_t sparse = sparse_count(args, rows, linear.shape.cols);
+  // Beside each sparse weight: the dense part's own copies of weights and of importance.
+  const std::uint64_t apart = sparse * 20 + (sparse > 0 ? 2 * weights * sizeof(float) : 0);
+  const std::uint64_t sensitivities =
+      linear.sensitivity == nullptr
+          ? 0
+          : sizeof(float) * (linear.sensitivity->shape.size() == 1 ? linear.shape.cols : weights);
   // codes, packed bytes, scales and zero points (unpacked and packed), error sums, two float rows of every block row
-  return weights + weights * static_cast<std::uint64_t>(args.num_bits) / 8 + tables + apart + scales * 24 +
-         rows * sizeof(ErrorSums) +
+  return weights + weights * static_cast<std::uint64_t>(args.num_bits) / 8 + tables + apart + sensitivities +
+         scales * 24 + rows * sizeof(ErrorSums) +
          2 * sizeof(float) * linear.shape.cols *
              std::max<std::uint64_t>(grid.row_extent < rows ? grid.row_extent : 1, 1);
 }
@@ -41,14 +48,19 @@ std::uint64_t memory_of_slice(const Plan& plan, const PlannedLinear& linear) {
 std::uint64_t memory_of_plan(const Plan& plan, int threads) {
   std::uint64_t slice = 0;
   std::uint64_t rows = 0;
+  std::uint64_t preparing = 0;  // whole tensors, one at a time, before the threads begin
   for (const PlannedLinear& linear : plan.linears) {
+    if (prepares_with_sensitivities(plan, linear)) {
+      preparing = std::max(preparing, sizeof(float) * element_count(linear.sensitivity->shape));
+    }
     slice = std::max(slice, memory_of_slice(plan, linear));
     rows += linear.shape.rows;
   }
   const std::uint64_t headers = 1024 * plan.checkpoint->tensors().size();
   // Arrays of the report: the result itself, the HDF5 image, and its copy on the way to the file.
   const std::uint64_t report = 3 * rows * sizeof(float);
-  return kBaseMemory + static_cast<std::uint64_t>(threads) * (slice + kMiB) + report + 4 * headers;
+  const std::uint64_t coding = static_cast<std::uint64_t>(threads) * (slice + kMiB);
+  return kBaseMemory + std::max(coding, preparing) + report + 4 * headers;
 }
 
 // Seconds of one thread per weight for a scheme, measured on random weights.
