@@ -24,7 +24,9 @@ struct PackedOptions {
   Activations activations = Activations::f32;
   int threads = 1;
   /// How the scheme quantizes the inputs. Symmetric 8-bit integers with one scale per token, or a static one, are
-  /// multiplied as integers with Activations::int8; everything else is rounded and turned back first.
+  /// multiplied as integers with Activations::int8; everything else is rounded and turned back first. Columns of the
+  /// inputs that reach outlier_threshold in any token of the call are multiplied as floats beside them (LLM.int8(),
+  /// arXiv 2208.07339).
   const InputQuantizer* input = nullptr;
 };
 

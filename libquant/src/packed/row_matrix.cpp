@@ -36,13 +36,14 @@ void pack_row(const QuantizedTensor& weight, std::uint64_t row, std::uint64_t bi
   }
 }
 
-// The row's tables, each repeated to 16 values.
+// The row's tables, each repeated to as many values as the kernels read.
 void pack_tables(const QuantizedTensor& weight, std::uint64_t row, const RowMatrix& matrix, float* out) {
   const std::uint64_t values = std::uint64_t{1} << static_cast<unsigned>(weight.args.num_bits);
   for (std::uint64_t t = 0; t < matrix.tables_per_row; ++t) {
     const std::uint64_t group = std::min(t * matrix.table_fields * kRun / weight.grid.col_extent, weight.grid.cols - 1);
     const std::uint64_t unit = row / weight.grid.row_extent * weight.grid.cols + group;
-    for (std::uint64_t i = 0; i < 16; ++i) out[t * 16 + i] = weight.codebook[unit * values + i % values];
+    const std::uint64_t size = matrix.table_values();
+    for (std::uint64_t i = 0; i < size; ++i) out[t * size + i] = weight.codebook[unit * values + i % values];
   }
 }
 
@@ -50,7 +51,7 @@ void pack_tables(const QuantizedTensor& weight, std::uint64_t row, const RowMatr
 
 cpu::PackedRows RowMatrix::strip(std::uint64_t index) const {
   return {codes.as<std::uint32_t>() + index * kStripRows * chunks * bits * kRun,
-          tables.as<float>() + index * kStripRows * tables_per_row * 16,
+          tables.as<float>() + index * kStripRows * tables_per_row * table_values(),
           bits,
           chunks,
           tables_per_row,
@@ -58,27 +59,26 @@ cpu::PackedRows RowMatrix::strip(std::uint64_t index) const {
 }
 
 std::optional<RowMatrix> pack_rows(const QuantizedTensor& weight, int threads) {
-  if (!has_learned_codebook(weight.args) || weight.args.num_bits > 4 || !weight.group_index.empty())
-    return std::nullopt;
+  if (!has_learned_codebook(weight.args) || !weight.group_index.empty()) return std::nullopt;
   const std::uint64_t fields = fields_of_table(weight);
   const bool finite = std::ranges::all_of(weight.codebook, [](float value) { return std::isfinite(value); });
   if (fields == 0 || !finite) return std::nullopt;
   RowMatrix out;
-  out.bits = static_cast<std::uint64_t>(std::max(2, weight.args.num_bits));
+  out.bits = weight.args.num_bits == 7 ? 8 : static_cast<std::uint64_t>(std::max(2, weight.args.num_bits));
   out.chunks = pieces(weight.cols, kRowChunk);
   out.strips = pieces(weight.rows, 2 * kStripRows) * 2;
   out.table_fields = fields;
   out.tables_per_row = pieces(out.columns() / kRun, fields);
   const std::uint64_t row_words = out.bits * kRun, chunk_words = kRowsTogether * row_words;
   out.codes = AlignedBuffer(out.strips * kStripRows * out.chunks * row_words * sizeof(std::uint32_t));
-  out.tables = AlignedBuffer(out.strips * kStripRows * out.tables_per_row * 16 * sizeof(float));
+  out.tables = AlignedBuffer(out.strips * kStripRows * out.tables_per_row * out.table_values() * sizeof(float));
   linalg::for_tasks(threads, pieces(weight.rows, kRowsTogether), [&](std::size_t task) {
     const std::uint64_t first = task * kRowsTogether, end = std::min(weight.rows, first + kRowsTogether);
     for (std::uint64_t row = first; row < end; ++row) {
       std::uint32_t* codes =
           out.codes.as<std::uint32_t>() + task * out.chunks * chunk_words + (row - first) * row_words;
       pack_row(weight, row, out.bits, codes, chunk_words);
-      pack_tables(weight, row, out, out.tables.as<float>() + row * out.tables_per_row * 16);
+      pack_tables(weight, row, out, out.tables.as<float>() + row * out.tables_per_row * out.table_values());
     }
   });
   return out;

@@ -18,13 +18,14 @@ struct RowMatrix {
   std::uint64_t table_fields = 32;
   AlignedBuffer codes, tables;
 
+  std::uint64_t table_values() const { return bits <= 4 ? 16 : std::uint64_t{1} << bits; }
   std::uint64_t columns() const { return chunks * cpu::kRowChunk; }
   std::uint64_t bytes() const { return codes.size() + tables.size(); }
   cpu::PackedRows strip(std::uint64_t index) const;
 };
 
-/// Nothing if the weight is of another kind, or no kernel reads such tables: more than 4 bits, or groups that are no
-/// multiple of 64 columns. The sparse part is not included.
+/// Nothing if the weight is of another kind, or no kernel reads such tables: groups that are no multiple of 64 columns.
+/// The sparse part is not included.
 std::optional<RowMatrix> pack_rows(const QuantizedTensor& weight, int threads);
 
 }  // namespace quant::packed
