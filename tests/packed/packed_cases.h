@@ -146,7 +146,11 @@ inline void fill_scales(QuantizedTensor& tensor, Randomizer& random) {
   }
   for (float& zero : tensor.real_zero_points) zero = random.normal() * 4.0F;
   if (has_learned_codebook(args)) {
-    for (float& value : tensor.codebook) value = random.normal() * 0.02F;
+    for (float& value : tensor.codebook) {
+      value = random.normal() * 0.02F;
+      if (exactness == 0) value = bf16_to_f32(f32_to_bf16(value));
+      if (exactness == 1) value = f16_to_f32(f32_to_f16(value));
+    }
   }
 }
 

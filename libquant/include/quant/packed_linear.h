@@ -61,8 +61,8 @@ class PackedLinear {
   std::unique_ptr<State> state_;
 };
 
-/// Names of the kernels that this processor runs, the plainest first: "scalar", "avx2", "avx512", "avx512_vnni" (VNNI
-/// and BF16).
+/// Names of the kernels that this processor runs, the plainest first: "scalar", "avx2", "avx512", "avx512_vnni" (VNNI,
+/// BF16 and VBMI).
 const std::vector<std::string_view>& packed_isas();
 
 }  // namespace quant

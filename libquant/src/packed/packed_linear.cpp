@@ -274,7 +274,7 @@ PackedLinear::PackedLinear(const QuantizedTensor& weight, std::span<const float>
   state_->table = &cpu::packed_table(isa);
   if (weight.codes.empty()) return;
   state_->matrix = packed::pack_matrix(weight, threads);
-  if (!state_->matrix) state_->by_rows = packed::pack_rows(weight, threads);
+  if (!state_->matrix) state_->by_rows = packed::pack_rows(weight, state_->table->half_tables, threads);
   if (has_kernel()) {
     state_->sparse = weight.sparse;
   } else {

@@ -57,6 +57,10 @@ struct PackedRows {
   size_t chunks;          // of a row
   size_t tables_per_row;
   size_t table_fields;  // runs of 16 columns per table: 4, 8, or a multiple of 32
+  // Of 8-bit codes, in the place of `tables`: the low bytes, then the high bytes of BF16 or F16 values, [16
+  // rows][tables_per_row][2][256], 64-byte aligned; null: not used.
+  const uint8_t* half_tables;
+  bool bf16;  // what they hold
 };
 
 /// Inputs in 8 bits: x = code * scale. A segment is the columns whose sum is taken in integers: segment_chunks chunks,
@@ -76,6 +80,7 @@ constexpr size_t kFewTokens = 8;
 struct PackedTable {
   const char* isa;
   size_t panel_tokens;  // of panel_f32, panel_bf16 and int8
+  bool half_tables;     // one_rows and unpack_rows take them
 
   /// One token and one strip: y = W x. x [32 * chunks]; sums [groups] of x, needed with zero points.
   void (*one)(const PackedShape& shape, const PackedStrip& strip, const float* x, const float* sums, float* y);
@@ -107,7 +112,7 @@ extern const PackedTable kPackedScalar;
 #if defined(__x86_64__)
 extern const PackedTable kPackedAvx2;
 extern const PackedTable kPackedAvx512;
-extern const PackedTable kPackedAvx512Vnni;  // and BF16
+extern const PackedTable kPackedAvx512Vnni;  // and BF16, VBMI
 #endif
 
 }  // namespace quant::cpu
