@@ -43,6 +43,10 @@ void add_plan_options(CLI::App& command, PlanRequest& request) {
       ->capture_default_str();
   command.add_option("--memory", request.memory, "Memory that may be used, as in 8G; no limit by default")
       ->type_name("SIZE");
+  command
+      .add_option("--sensitivities", request.sensitivities,
+                  "How much the error of each weight counts: safetensors with the names of the weights")
+      ->type_name("FILE");
   add_threads_option(command, request.threads);
   command.add_flag("--strict", request.strict, "Treat warnings, such as a target that matches nothing, as errors");
   add_calibration_options(command, request);
@@ -213,6 +217,10 @@ PreparedPlan prepare_plan(const PlanRequest& request, const Registry& registry, 
   const Recipe recipe = load_recipe(prepared.recipe_file, variables, registry);
   prepared.checkpoint = open_checkpoint(request.model);
   spdlog::debug("opened {}: {} tensors", request.model, prepared.checkpoint->tensors().size());
+  if (!request.sensitivities.empty()) {
+    prepared.sensitivities = open_checkpoint(request.sensitivities);
+    options.sensitivities = prepared.sensitivities.get();
+  }
   prepared.plan = make_plan(*prepared.checkpoint, recipe, registry, options);
   if (request.strict) {
     Plan& plan = prepared.plan;

@@ -33,6 +33,7 @@ struct PlanRequest {
   std::string product;
   std::string activation_memory;
   std::string statistics;
+  std::string sensitivities;
   bool block_errors = false;    ///< of `run` only
   std::string save_statistics;  ///< of `run` only
   bool strict = false;
@@ -50,6 +51,7 @@ ChatTemplate read_chat_template(const std::string& file, const std::vector<std::
 struct PreparedPlan {
   std::filesystem::path recipe_file;
   std::unique_ptr<Checkpoint> checkpoint;
+  std::unique_ptr<Checkpoint> sensitivities;  ///< null without --sensitivities
   Plan plan;
 };
 /// Problems of the plan are left in it; with `strict` its warnings are problems too. Throws for a recipe that cannot be

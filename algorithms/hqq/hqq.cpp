@@ -114,6 +114,7 @@ class Hqq final : public Quantizer {
 
   CalibrationNeeds needs() const override { return {}; }
   std::optional<std::string> unsupported(const QuantArgs& weights) const override { return reason_against(weights); }
+  bool weighs(const QuantArgs&) const override { return true; }
   TensorParams prepare(const TensorView&, const QuantArgs&, std::span<const float>, int) const override { return {}; }
 
   void quantize_rows(const TensorView& rows, const QuantArgs& args, DType scale_dtype, const TensorParams&,

@@ -44,6 +44,7 @@ class Rtn final : public Quantizer {
   CalibrationNeeds needs() const override { return {}; }
 
   std::optional<std::string> unsupported(const QuantArgs& weights) const override { return reason_against(weights); }
+  bool weighs(const QuantArgs& args) const override { return rtn::make_observer(args).searches(); }
 
   TensorParams prepare(const TensorView& weight, const QuantArgs& args, std::span<const float> importance,
                        int threads) const override {

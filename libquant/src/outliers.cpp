@@ -117,6 +117,7 @@ class WithSparsePart final : public Quantizer {
     return dense_.unsupported(weights);
   }
   bool weighs_each() const override { return dense_.weighs_each(); }
+  bool weighs(const QuantArgs& args) const override { return args.sensitive_percent > 0 || dense_.weighs(args); }
 
   TensorParams prepare(const TensorView& weight, const QuantArgs& args, std::span<const float> importance,
                        int threads) const override {
@@ -182,7 +183,8 @@ class WithSparsePart final : public Quantizer {
     const std::uint64_t count = rows.rows(), cols = rows.cols();
     part.values.resize(count * cols);
     read_f32(rows, 0, part.values);
-    part.importance = importance;
+    // What the dense part has no use for has made the choice all the same.
+    if (importance.size() == cols || dense_.weighs_each()) part.importance = importance;
     if (dense_.weighs_each()) {
       part.importance_store.assign(count * cols, 1.0F);
       for (std::size_t i = 0; i < part.importance_store.size() && !importance.empty(); ++i) {

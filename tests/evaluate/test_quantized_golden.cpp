@@ -237,3 +237,42 @@ TEST_CASE("quantized weights stay packed, and give the same", "[evaluate]") {
   REQUIRE(outputs[0].size() == outputs[1].size());
   for (std::size_t i = 0; i < outputs[0].size(); ++i) CHECK(outputs[1][i] == Approx(outputs[0][i]).margin(1e-5));
 }
+
+TEST_CASE("8-bit inputs are multiplied as integers, by sequence", "[evaluate]") {
+  const Golden golden("int8_symmetric");
+  const LogicalTensors tensors(golden.checkpoint, registry());
+  const ModelWeights weights(tensors);
+  const ModelProgram program = build_model_program(tensors);
+  const Program& block = program.blocks.at(0);
+  std::size_t at = 0;
+  while (!std::holds_alternative<LinearOp>(block.ops[at])) ++at;
+  const auto& linear = std::get<LinearOp>(block.ops[at]);
+  for (const double threshold : {0.0, 1.5}) {
+    InputQuantizer quantizer;
+    quantizer.args.num_bits = 8;
+    quantizer.args.strategy = Strategy::token;
+    quantizer.args.dynamic = Dynamic::yes;
+    quantizer.args.outlier_threshold = threshold;
+    std::vector<float> outputs[2], inputs;
+    for (const bool packed : {false, true}) {
+      ProgramRunner runner(block, weights, {.packed = packed});
+      runner.set_input_quantizer(linear.weights.front().module, quantizer);
+      Batch batch;
+      batch.lengths = {4, 3};
+      Values values(block);
+      for (std::uint64_t i = 0; i < 7 * program.hidden; ++i) {
+        values.at(block.input).push_back(std::sin(static_cast<float>(i * i)) * (i % 29 == 0 ? 9.0F : 1.0F));
+      }
+      runner.run(0, at + 1, batch, values);
+      outputs[packed ? 1 : 0] = values.at(linear.out);
+    }
+    CAPTURE(threshold);
+    REQUIRE(outputs[0].size() == outputs[1].size());
+    float largest = 0;
+    for (const float value : outputs[0]) largest = std::max(largest, std::fabs(value));
+    for (std::size_t i = 0; i < outputs[0].size(); ++i) {
+      CHECK(std::fabs(outputs[1][i] - outputs[0][i]) <= 4e-6F * largest);
+    }
+    CHECK(outputs[0] != outputs[1]);  // rounded otherwise: not the same kernel
+  }
+}

@@ -78,9 +78,13 @@ inline std::vector<PackedCase> packed_cases() {
   cases.push_back(float_case(4, Strategy::tensor_group, 16));
   cases.push_back(codebook_case(4, Strategy::flat, 64, Codebook::nf4));
   cases.push_back(codebook_case(4, Strategy::flat, 32, Codebook::fp4));
-  for (const int bits : {1, 2, 3, 4, 5, 8})
-    cases.push_back(codebook_case(bits, Strategy::channel, 0, Codebook::learned));
-  cases.push_back(codebook_case(3, Strategy::tensor, 0, Codebook::learned));
+  for (int bits = 1; bits <= 8; ++bits) cases.push_back(codebook_case(bits, Strategy::channel, 0, Codebook::learned));
+  for (const int bits : {3, 5, 6, 7, 8}) cases.push_back(codebook_case(bits, Strategy::tensor, 0, Codebook::learned));
+  for (const int bits : {5, 6, 7, 8}) {
+    cases.push_back(codebook_case(bits, Strategy::group, 64, Codebook::learned));
+    cases.push_back(codebook_case(bits, Strategy::block, 0, Codebook::learned));
+    cases.back().args.block_structure = {4, 128};
+  }
   for (const std::int64_t group : {64, 128, 192, 512}) {
     cases.push_back(codebook_case(4, Strategy::group, group, Codebook::learned));
     cases.push_back(codebook_case(3, Strategy::group, group, Codebook::learned));
@@ -142,7 +146,11 @@ inline void fill_scales(QuantizedTensor& tensor, Randomizer& random) {
   }
   for (float& zero : tensor.real_zero_points) zero = random.normal() * 4.0F;
   if (has_learned_codebook(args)) {
-    for (float& value : tensor.codebook) value = random.normal() * 0.02F;
+    for (float& value : tensor.codebook) {
+      value = random.normal() * 0.02F;
+      if (exactness == 0) value = bf16_to_f32(f32_to_bf16(value));
+      if (exactness == 1) value = f16_to_f32(f32_to_f16(value));
+    }
   }
 }
 

@@ -103,6 +103,112 @@ TEST_CASE("a scheme's 8-bit inputs are multiplied as integers", "[packed]") {
   }
 }
 
+TEST_CASE("columns that reach the threshold stay float beside integers", "[packed]") {
+  InputQuantizer quantizer = int8_inputs(Strategy::token, 0);
+  quantizer.args.observer_kwargs["symmetric_range"] = std::string("restricted");
+  quantizer.args.outlier_threshold = 6.0;
+  std::vector<PackedCase> cases = integer_cases();
+  cases.push_back(integer_case(8, Strategy::group, 64, true));
+  cases.back().args.observer_kwargs["symmetric_range"] = std::string("restricted");
+  for (const PackedCase& item : cases) {
+    const std::uint64_t rows = 37, cols = 300, most = 517;  // more than are taken at once
+    const QuantizedTensor tensor = make_tensor(item, rows, cols, 8);
+    std::vector<float> x = Randomizer(9).normals(most * cols);
+    for (std::uint64_t t = 0; t < most; ++t) {  // columns 5, 77 and 299 reach it in some tokens, 11 in the last alone
+      if (t % 3 == 0) x[t * cols + 5] *= 40.0F;
+      if (t % 7 == 0) x[t * cols + 77] = -6.0F;
+      x[t * cols + 299] += t % 2 == 0 ? 20.0F : 0.0F;
+    }
+    x[(most - 1) * cols + 11] = 9.0F;
+    for (const std::uint64_t tokens : {std::uint64_t{1}, std::uint64_t{2}, std::uint64_t{7}, std::uint64_t{64}, most}) {
+      if (tokens == most && item.args.num_bits != 8) continue;
+      const auto part = std::span(x).first(tokens * cols);
+      std::vector<float> rounded(part.begin(), part.end());
+      fake_quantize_rows(rounded, tokens, quantizer, 1);
+      REQUIRE(rounded[299] == x[299]);
+      REQUIRE((rounded[11] == x[11]) == (tokens == most));
+      const Reference expected = reference(tensor, {}, rounded, tokens);
+      for (const std::string_view isa : packed_isas()) {
+        const PackedLinear linear(tensor, {}, 1, isa);
+        CAPTURE(item.name, isa, tokens, linear.has_int8_kernel());
+        const PackedOptions options{.activations = Activations::int8, .input = &quantizer};
+        const auto y = run_packed(linear, part, tokens, options);
+        CHECK(worst_error(y, expected, sum_roundings(cols)) <= 1.0);
+        if (tokens == 7) CHECK(y == run_packed(linear, part, tokens, {Activations::int8, 3, &quantizer}));
+      }
+    }
+  }
+}
+
+TEST_CASE("tokens without outliers, of outliers alone, and without numbers", "[packed]") {
+  InputQuantizer quantizer = int8_inputs(Strategy::token, 0);
+  quantizer.args.outlier_threshold = 6.0;
+  const std::uint64_t rows = 20, cols = 96, tokens = 4;
+  const QuantizedTensor tensor = make_tensor(integer_case(8, Strategy::channel, 0, true), rows, cols, 3);
+  std::vector<float> x = Randomizer(2).normals(tokens * cols);
+  for (std::uint64_t c = 0; c < cols; ++c) x[cols + c] = 7.0F + static_cast<float>(c);
+  x[2 * cols + 4] = std::numeric_limits<float>::infinity();
+  x[3 * cols + 4] = std::numeric_limits<float>::quiet_NaN();
+  for (const std::string_view isa : packed_isas()) {
+    const PackedLinear linear(tensor, {}, 1, isa);
+    const PackedOptions options{.activations = Activations::int8, .input = &quantizer};
+    CAPTURE(isa);
+    const auto small = run_packed(linear, std::span(x).first(cols), 1, options);
+    InputQuantizer plain = quantizer;
+    plain.args.outlier_threshold = 0;
+    CHECK(small ==
+          run_packed(linear, std::span(x).first(cols), 1, {.activations = Activations::int8, .input = &plain}));
+    const auto large = run_packed(linear, std::span(x).subspan(cols, cols), 1, options);
+    const Reference exact = reference(tensor, {}, std::span(x).subspan(cols, cols), 1);
+    CHECK(worst_error(large, exact, sum_roundings(cols)) <= 1.0);
+    const auto bad = run_packed(linear, std::span(x).subspan(2 * cols), 2, options);
+    CHECK(std::ranges::all_of(bad, [](float value) { return std::isnan(value); }));
+  }
+}
+
+TEST_CASE("ternary weights and signs lie in two bits and are multiplied as integers", "[packed]") {
+  PackedCase ternary = integer_case(2, Strategy::tensor, 0, true);
+  ternary.args.observer_kwargs["symmetric_range"] = std::string("restricted");
+  PackedCase grouped = integer_case(2, Strategy::group, 128, true);
+  grouped.args.observer_kwargs["symmetric_range"] = std::string("restricted");
+  for (const PackedCase& item : {ternary, grouped}) {
+    const std::uint64_t rows = 64, cols = 1024, tokens = 5;
+    const QuantizedTensor tensor = make_tensor(item, rows, cols, 8);
+    REQUIRE(*std::ranges::min_element(tensor.codes) == -1);
+    REQUIRE(*std::ranges::max_element(tensor.codes) == 1);
+    const std::vector<float> x = Randomizer(9).normals(tokens * cols);
+    const InputQuantizer quantizer = int8_inputs(Strategy::token, 0);
+    std::vector<float> rounded = x;
+    fake_quantize_rows(rounded, tokens, quantizer, 1);
+    for (const std::string_view isa : packed_isas()) {
+      const PackedLinear linear(tensor, {}, 1, isa);
+      CAPTURE(item.name, isa);
+      CHECK(linear.has_int8_kernel());
+      CHECK(linear.bytes() <= rows * cols / 4 + rows * tensor.grid.cols * 4);
+      CHECK(worst_error(run_packed(linear, x, tokens), reference(tensor, {}, x, tokens), sum_roundings(cols)) <= 1.0);
+      const auto y = run_packed(linear, x, tokens, {.activations = Activations::int8, .input = &quantizer});
+      CHECK(worst_error(y, reference(tensor, {}, rounded, tokens), sum_roundings(cols)) <= 1.0);
+    }
+  }
+  QuantArgs signs;
+  signs.type = NumberType::codebook;
+  signs.codebook = Codebook::sign;
+  signs.num_bits = 1;
+  signs.strategy = Strategy::channel;
+  QuantizedTensor tensor;
+  tensor.resize(signs, 64, 1024);
+  for (std::size_t i = 0; i < tensor.codes.size(); ++i) tensor.codes[i] = static_cast<std::int8_t>(i * 7 % 11 % 2);
+  std::ranges::fill(tensor.scales, 0.5F);
+  const std::vector<float> x = Randomizer(4).normals(1024);
+  for (const std::string_view isa : packed_isas()) {
+    const PackedLinear linear(tensor, {}, 1, isa);
+    CAPTURE(isa);
+    CHECK(linear.has_kernel());
+    CHECK(linear.bytes() <= 64 * 1024 / 4 + 64 * 4);
+    CHECK(worst_error(run_packed(linear, x, 1), reference(tensor, {}, x, 1), sum_roundings(1024)) <= 1.0);
+  }
+}
+
 TEST_CASE("inputs that are no numbers give none", "[packed]") {
   const QuantizedTensor tensor = make_tensor(integer_case(4, Strategy::group, 128, true), 20, 256, 2);
   std::vector<float> x(3 * 256, 0.0F);

@@ -74,6 +74,8 @@ class Quantizer : public Algorithm {
 
   /// `importance` may hold a number for each weight, [rows * cols], not only for each column.
   virtual bool weighs_each() const { return false; }
+  /// Whether `importance` makes a difference to what it chooses for such weights.
+  virtual bool weighs(const QuantArgs& /*args*/) const { return weighs_each(); }
 
   /// Tensor-wide values of `weight` [rows, cols]; reads all of it if the arguments need one, else returns at once.
   /// `importance`: weight of each column's squared error [cols], or empty. Uses up to `threads` threads; the result

@@ -24,7 +24,9 @@ struct PackedOptions {
   Activations activations = Activations::f32;
   int threads = 1;
   /// How the scheme quantizes the inputs. Symmetric 8-bit integers with one scale per token, or a static one, are
-  /// multiplied as integers with Activations::int8; everything else is rounded and turned back first.
+  /// multiplied as integers with Activations::int8; everything else is rounded and turned back first. Columns of the
+  /// inputs that reach outlier_threshold in any token of the call are multiplied as floats beside them (LLM.int8(),
+  /// arXiv 2208.07339).
   const InputQuantizer* input = nullptr;
 };
 
@@ -59,8 +61,8 @@ class PackedLinear {
   std::unique_ptr<State> state_;
 };
 
-/// Names of the kernels that this processor runs, the plainest first: "scalar", "avx2", "avx512", "avx512_vnni" (VNNI
-/// and BF16).
+/// Names of the kernels that this processor runs, the plainest first: "scalar", "avx2", "avx512", "avx512_vnni" (VNNI,
+/// BF16 and VBMI).
 const std::vector<std::string_view>& packed_isas();
 
 }  // namespace quant

@@ -43,16 +43,21 @@ struct PlanOptions {
   std::uint64_t memory_bytes = 0;             ///< 0: no limit given
   int threads = 0;                            ///< 0: all processors
   CalibrationRequest calibration;
+  /// How much the error of each weight counts: tensors named as the weights, of the same shape or [columns], of any
+  /// floating type, with numbers from 0 up. Must outlive the plan. Null: none; all count the same, or as the recipe
+  /// says.
+  const Checkpoint* sensitivities = nullptr;
 };
 
 /// A linear that will be quantized.
 struct PlannedLinear {
   LinearShape shape;
   const TensorInfo* weight = nullptr;
-  std::size_t modifier = 0;  ///< index into Recipe::modifiers
-  std::size_t scheme = 0;    ///< index into Plan::groups
-  std::string rule;          ///< the target that chose it: "Linear", "re:.*down_proj"
-  int fused_set = -1;        ///< linears of one set share their NVFP4 global scale (q,k,v; gate,up); -1: none
+  const TensorInfo* sensitivity = nullptr;  ///< in PlanOptions::sensitivities; null: not used
+  std::size_t modifier = 0;                 ///< index into Recipe::modifiers
+  std::size_t scheme = 0;                   ///< index into Plan::groups
+  std::string rule;                         ///< the target that chose it: "Linear", "re:.*down_proj"
+  int fused_set = -1;  ///< linears of one set share their NVFP4 global scale (q,k,v; gate,up); -1: none
   std::vector<StoredTensor> stored;
   std::uint64_t stored_bytes = 0;
   double bits_per_weight = 0;  ///< 8 * stored_bytes / weights

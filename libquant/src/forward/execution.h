@@ -82,6 +82,7 @@ class Execution {
   void quantize_rows(const InputQuantizer& quantizer, Floats x, std::uint64_t first, std::uint64_t end,
                      const RouteIndex* index);
   std::vector<std::uint64_t> segment_ends(std::uint64_t first, std::uint64_t end, const RouteIndex* index) const;
+  bool run_integers(const LinearOp& op, const PreparedOp& prepared);
   void run_experts(const LinearOp& op, const PreparedOp& prepared, ConstFloats in, Floats out);
   std::vector<AttentionSequence> attention_sequences(const AttentionOp& op, std::vector<KvLayer>& layers);
   void locate_sequences(const Batch& batch);

@@ -125,6 +125,25 @@ void Execution::run_experts(const LinearOp& op, const PreparedOp& prepared, Cons
   }
 }
 
+// Inputs that the scheme quantizes to integers, if there is a kernel that multiplies them as such.
+bool Execution::run_integers(const LinearOp& op, const PreparedOp& prepared) {
+  const auto found = state_.input_quantizers.find(op.weights.front().module);
+  const PreparedLinear& product = prepared.products.at(0);
+  if (found == state_.input_quantizers.end() || !product.takes_integers(found->second)) return false;
+  const ConstFloats in = token_input(op.in);
+  const std::uint64_t in_width = width(op.in), out_width = width(op.out);
+  const Floats out = output(op.out, tokens_);
+  std::uint64_t first = 0;
+  const bool all = looks_at_all_rows(found->second);
+  for (const std::uint64_t end : all ? segment_ends(0, tokens_, nullptr) : std::vector<std::uint64_t>{tokens_}) {
+    product.run_integers(in.subspan(first * in_width, (end - first) * in_width), end - first,
+                         out.subspan(first * out_width, (end - first) * out_width), found->second, threads_);
+    first = end;
+  }
+  if (!prepared.biases[0].empty()) add_bias(prepared.biases[0], out, threads_);
+  return true;
+}
+
 void Execution::execute(const LinearOp& op) {
   for (const LinearWeight& weight : op.weights) {
     if (weight.cols == width(op.in) && weight.rows == width(op.out)) continue;
@@ -133,6 +152,7 @@ void Execution::execute(const LinearOp& op) {
   }
   const PreparedOp& prepared = state_.prepare(current_);
   const bool experts = op.routing >= 0;
+  if (!experts && run_integers(op, prepared)) return;
   const ConstFloats in = quantized_input(op, experts ? input(op.in) : token_input(op.in));
   const Floats out = output(op.out, in.size() / width(op.in));
   if (experts) return run_experts(op, prepared, in, out);

@@ -4,6 +4,7 @@
 
 #include <algorithm>
 
+#include "packed/inputs.h"
 #include "quant/error.h"
 
 namespace quant::forward {
@@ -41,6 +42,17 @@ PreparedLinear prepare_linear(const LinearWeight& linear, const ModelWeights& we
 void PreparedLinear::run(std::span<const float> x, std::uint64_t tokens, std::span<float> y, int threads) const {
   if (const auto* product = std::get_if<Product>(&weight_)) return product->run(x, tokens, y, threads);
   std::get<PackedLinear>(weight_).multiply(x, tokens, y, {.activations = activations_, .threads = threads});
+}
+
+bool PreparedLinear::takes_integers(const InputQuantizer& quantizer) const {
+  const auto* packed = std::get_if<PackedLinear>(&weight_);
+  return packed != nullptr && packed->has_int8_kernel() && packed::multiplies_as_integers(quantizer);
+}
+
+void PreparedLinear::run_integers(std::span<const float> x, std::uint64_t tokens, std::span<float> y,
+                                  const InputQuantizer& quantizer, int threads) const {
+  const PackedOptions options{Activations::int8, threads, &quantizer};
+  std::get<PackedLinear>(weight_).multiply(x, tokens, y, options);
 }
 
 std::uint64_t PreparedLinear::bytes() const {

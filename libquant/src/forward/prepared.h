@@ -18,6 +18,11 @@ class PreparedLinear {
       : weight_(std::move(packed)), activations_(type == ProductType::bf16 ? Activations::bf16 : Activations::f32) {}
 
   void run(std::span<const float> x, std::uint64_t tokens, std::span<float> y, int threads) const;
+  /// Whether run_integers multiplies what such a quantizer makes of the inputs as integers.
+  bool takes_integers(const InputQuantizer& quantizer) const;
+  /// The same with inputs that are not quantized yet.
+  void run_integers(std::span<const float> x, std::uint64_t tokens, std::span<float> y, const InputQuantizer& quantizer,
+                    int threads) const;
   std::uint64_t bytes() const;
 
  private:

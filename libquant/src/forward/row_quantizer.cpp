@@ -15,6 +15,8 @@ namespace quant {
 namespace forward {
 namespace {
 
+constexpr std::uint64_t kElements = 1U << 16;  // of a task
+
 // Symmetric scales follow from the largest magnitude, but for the convention that looks at its sign.
 bool needs_range(const ScaleRules& rules) {
   return !rules.symmetric || (rules.element == Element::integer && rules.convention == SymmetricRange::full);
@@ -75,13 +77,32 @@ void RowQuantizer::fixed(std::span<float> row, float scale, float zero_point) co
       {row.data(), rules_.element, row.size(), row.size(), &scale, zero, rules_.code_min, rules_.code_max});
 }
 
+// The tasks' findings are joined, in whatever order.
+std::vector<char> outlier_columns(std::span<const float> x, std::uint64_t rows, float threshold, int threads) {
+  const std::uint64_t cols = x.size() / rows, step = std::max<std::uint64_t>(1, kElements / cols);
+  const std::uint64_t tasks = linalg::pieces(rows, step);
+  std::vector<std::vector<char>> found(tasks);
+  linalg::for_tasks(threads, tasks, [&](std::size_t task) {
+    std::vector<char> marks(cols, 0);
+    for (std::uint64_t r = task * step; r < std::min(rows, (task + 1) * step); ++r) {
+      const float* row = x.data() + r * cols;
+      char* mark = marks.data();
+      for (std::uint64_t c = 0; c < cols; ++c) mark[c] |= std::fabs(row[c]) >= threshold ? 1 : 0;
+    }
+    found[task] = std::move(marks);
+  });
+  for (std::size_t task = 1; task < tasks; ++task) {
+    for (std::uint64_t c = 0; c < cols; ++c) found[0][c] |= found[task][c];
+  }
+  return found[0];
+}
+
 }  // namespace forward
 
 namespace {
 
+using forward::kElements;
 using forward::RowQuantizer;
-
-constexpr std::uint64_t kElements = 1U << 16;  // of a task
 
 // body(quantizer, row) for every row; one quantizer per task.
 template <class Body>
@@ -133,25 +154,6 @@ void quantize_whole(std::span<float> x, std::uint64_t rows, const InputQuantizer
            [&](RowQuantizer& quantizer, std::span<float> row) { quantizer.fixed(row, scale, zero_point); });
 }
 
-// Columns with a magnitude of at least the threshold in any row: the tasks' findings are joined, in whatever order.
-std::vector<char> outlier_columns(std::span<const float> x, std::uint64_t rows, float threshold, int threads) {
-  const std::uint64_t cols = x.size() / rows, step = std::max<std::uint64_t>(1, kElements / cols);
-  const std::uint64_t tasks = linalg::pieces(rows, step);
-  std::vector<std::vector<char>> found(tasks);
-  linalg::for_tasks(threads, tasks, [&](std::size_t task) {
-    found[task].assign(cols, 0);
-    for (std::uint64_t r = task * step; r < std::min(rows, (task + 1) * step); ++r) {
-      for (std::uint64_t c = 0; c < cols; ++c) {
-        found[task][c] |= std::fabs(x[r * cols + c]) >= threshold ? 1 : 0;
-      }
-    }
-  });
-  for (std::size_t task = 1; task < tasks; ++task) {
-    for (std::uint64_t c = 0; c < cols; ++c) found[0][c] |= found[task][c];
-  }
-  return found[0];
-}
-
 void quantize_tokens(std::span<float> x, std::uint64_t rows, const InputQuantizer& q, int threads) {
   const ScaleRules rules = forward::activation_rules(q.args, 1.0F);
   if (q.args.outlier_threshold == 0) {
@@ -159,7 +161,7 @@ void quantize_tokens(std::span<float> x, std::uint64_t rows, const InputQuantize
                     [](RowQuantizer& quantizer, std::span<float> row) { quantizer.dynamic(row, row.size()); });
   }
   const auto threshold = static_cast<float>(q.args.outlier_threshold);
-  const std::vector<char> keep = outlier_columns(x, rows, threshold, threads);
+  const std::vector<char> keep = forward::outlier_columns(x, rows, threshold, threads);
   for_rows(x, rows, rules, threads,
            [&](RowQuantizer& quantizer, std::span<float> row) { quantizer.without_outliers(row, threshold, keep); });
 }

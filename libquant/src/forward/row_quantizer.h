@@ -25,6 +25,9 @@ class RowQuantizer {
   std::vector<float> minima_, maxima_, scales_, zero_points_, kept_;
 };
 
+/// Marks the columns of x [rows, columns] that hold a magnitude of at least `threshold`.
+std::vector<char> outlier_columns(std::span<const float> x, std::uint64_t rows, float threshold, int threads);
+
 /// The rules of `args` for values in float32, whose scales are float32 unless args.scale_dtype says otherwise.
 ScaleRules activation_rules(const QuantArgs& args, float global_scale);
 

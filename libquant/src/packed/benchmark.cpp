@@ -28,6 +28,7 @@ struct Codec {
   QuantArgs args;
   std::vector<Activations> activations;
   bool token_inputs = false;  // the scheme quantizes them, with a scale per token
+  double threshold = 0;       // of columns that stay float: one in 256 of the inputs does
 };
 
 QuantArgs integers(int bits, std::int64_t group, bool symmetric = true) {
@@ -52,15 +53,22 @@ std::vector<Codec> make_codecs() {
   nf4.codebook = Codebook::nf4;
   QuantArgs mxfp4 = other(NumberType::floating, 4, Strategy::group, 32);
   mxfp4.scale_dtype = DType::F8_E8M0;
+  QuantArgs ternary = integers(2, 0);
+  ternary.observer_kwargs["symmetric_range"] = std::string("restricted");
   return {{"int8 channel", integers(8, 0), {f32, bf16, int8}},
           {"w8a8", integers(8, 0), {int8}, true},
+          {"llm_int8", integers(8, 0), {int8}, true, 6.0},
           {"int6 g128", integers(6, 128), {f32, bf16}},
           {"int5 g128", integers(5, 128), {f32, bf16}},
           {"int4 g128", integers(4, 128), {f32, bf16, int8}},
           {"int4 g128 asym", integers(4, 128, false), {f32, bf16, int8}},
           {"int3 g128", integers(3, 128), {f32, bf16}},
           {"int2 g64", integers(2, 64), {f32, bf16, int8}},
+          {"ternary", ternary, {f32, bf16, int8}},
           {"nf4 g64", nf4, {f32, bf16}},
+          {"kmeans8 channel", other(NumberType::codebook, 8, Strategy::channel, 0), {f32, bf16}},
+          {"kmeans6 channel", other(NumberType::codebook, 6, Strategy::channel, 0), {f32, bf16}},
+          {"kmeans5 channel", other(NumberType::codebook, 5, Strategy::channel, 0), {f32, bf16}},
           {"kmeans4 channel", other(NumberType::codebook, 4, Strategy::channel, 0), {f32, bf16}},
           {"kmeans3 channel", other(NumberType::codebook, 3, Strategy::channel, 0), {f32, bf16}},
           {"fp8 channel", other(NumberType::floating, 8, Strategy::channel, 0), {f32, bf16}},
@@ -78,13 +86,14 @@ QuantizedTensor made_up(const QuantArgs& args, std::uint64_t rows, std::uint64_t
   QuantizedTensor tensor;
   tensor.resize(args, rows, cols);
   std::uint32_t state = 1;
-  const int mask = args.num_bits == 8 ? 0x7F : (1 << args.num_bits) - 1;
-  const int least = args.type == NumberType::integer ? code_min(args) : 0;
+  const bool integer = args.type == NumberType::integer;
+  const int mask = args.num_bits == 8 && args.type != NumberType::codebook ? 0x7F : (1 << args.num_bits) - 1;
+  const int least = integer ? code_min(args) : 0, most = integer ? code_max(args) : mask;
   for (std::int8_t& code : tensor.codes) {
     state = state * 1664525U + 1013904223U;
     const int bits = static_cast<int>(state >> 16) & mask;
-    code =
-        static_cast<std::int8_t>(args.type == NumberType::floating && args.num_bits == 8 ? bits % 0x7F : bits + least);
+    code = static_cast<std::int8_t>(
+        args.type == NumberType::floating && args.num_bits == 8 ? bits % 0x7F : std::min(bits + least, most));
   }
   for (std::size_t i = 0; i < tensor.scales.size(); ++i) tensor.scales[i] = i % 2 == 0 ? 0x1p-6F : 0x1p-7F;
   std::fill(tensor.zero_points.begin(), tensor.zero_points.end(), std::int8_t{1});
@@ -94,13 +103,14 @@ QuantizedTensor made_up(const QuantArgs& args, std::uint64_t rows, std::uint64_t
   return tensor;
 }
 
-std::vector<float> made_up_inputs(std::uint64_t count) {
+std::vector<float> made_up_inputs(std::uint64_t count, double threshold) {
   std::vector<float> values(count);
   std::uint32_t state = 7;
   for (float& value : values) {
     state = state * 1664525U + 1013904223U;
     value = static_cast<float>(state >> 8) * 0x1p-24F - 0.5F;
   }
+  for (std::uint64_t i = 0; threshold > 0 && i < count; i += 256) values[i] = static_cast<float>(threshold) + 1.0F;
   return values;
 }
 
@@ -175,10 +185,11 @@ std::vector<Activations> KernelBenchmark::activations() const { return state_->c
 
 KernelSpeed KernelBenchmark::measure(Activations activations, std::uint64_t batch, int rounds) const {
   if (rounds < 1 || batch < 1) throw Error(ErrorCode::usage, "A benchmark needs at least one token and one round.");
-  const std::vector<float> x = made_up_inputs(batch * state_->cols);
+  const std::vector<float> x = made_up_inputs(batch * state_->cols, state_->codec->threshold);
   std::vector<float> y(batch * state_->rows);
   InputQuantizer per_token;
   per_token.args.strategy = Strategy::token;
+  per_token.args.outlier_threshold = state_->codec->threshold;
   const PackedOptions options{activations, state_->threads, state_->codec->token_inputs ? &per_token : nullptr};
   const std::size_t copies = batch < kManyTokens ? state_->copies.size() : 1;
   std::size_t turn = 0;

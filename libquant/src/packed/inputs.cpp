@@ -43,8 +43,12 @@ void for_token_rows(const InputColumns& columns, std::span<const float> x, Token
 // Codes and scales of a token's packed row.
 class CodeRow {
  public:
-  CodeRow(const InputQuantizer* quantizer, std::uint64_t packed, std::uint64_t segment)
-      : quantizer_(quantizer), segment_(segment), codes_(packed), scales_(pieces(packed, segment)) {}
+  CodeRow(const InputQuantizer* quantizer, const OutlierColumns& outliers, std::uint64_t packed, std::uint64_t segment)
+      : quantizer_(quantizer),
+        outliers_(outliers),
+        segment_(segment),
+        codes_(packed),
+        scales_(pieces(packed, segment)) {}
 
   void set(std::span<float> row) {
     if (quantizer_ != nullptr) return set_token(row);
@@ -61,7 +65,9 @@ class CodeRow {
   void set_token(std::span<float> row) {
     const ScaleRules rules = forward::activation_rules(quantizer_->args, 1.0F);
     float scale = quantizer_->scale, least = 0.0F, most = 0.0F;
-    if (scale == 0.0F) {
+    if (outliers_.threshold > 0.0F) {
+      scale = scale_below_threshold(rules, row);
+    } else if (scale == 0.0F) {
       kernels().group_range(row.data(), WeightType::f32, row.size(), row.size(), &least, &most);
       if (std::isnan(most)) {
         scale = most;
@@ -71,6 +77,26 @@ class CodeRow {
     }
     std::fill(scales_.begin(), scales_.end(), scale);
     encode(row, rules.code_min);
+  }
+
+  // As RowQuantizer::without_outliers; the outliers' places become 0.
+  float scale_below_threshold(const ScaleRules& rules, std::span<float> row) const {
+    float absmax = 0.0F, largest = 0.0F, scale = 0.0F;
+    kernels().group_absmax(row.data(), WeightType::f32, row.size(), row.size(), &absmax);
+    if (!std::isfinite(absmax)) {
+      largest = std::numeric_limits<float>::quiet_NaN();
+    } else if (absmax < outliers_.threshold) {
+      largest = absmax;
+    } else {
+      for (const float value : row) {
+        const float size = std::fabs(value);
+        largest = std::max(largest, size < outliers_.threshold ? size : 0.0F);
+      }
+    }
+    for (const std::uint32_t place : outliers_.places) row[place] = 0.0F;
+    if (std::isnan(largest)) return largest;
+    scales_of_absmax(rules, {&largest, 1}, {&scale, 1});
+    return scale;
   }
 
   // Where a scale is no number, the codes are 0 and the result is NaN by the scale.
@@ -96,6 +122,7 @@ class CodeRow {
   }
 
   const InputQuantizer* quantizer_;
+  const OutlierColumns& outliers_;
   std::uint64_t segment_;
   std::vector<std::int8_t> codes_;
   std::vector<float> scales_;
@@ -146,6 +173,35 @@ std::vector<std::uint32_t> interleave_bf16(const InputColumns& columns, std::spa
   return out;
 }
 
+OutlierColumns find_outliers(const InputColumns& columns, std::span<const float> x, std::uint64_t rows,
+                             const InputQuantizer* quantizer, int threads) {
+  OutlierColumns out;
+  if (quantizer == nullptr || quantizer->args.outlier_threshold == 0) return out;
+  out.threshold = static_cast<float>(quantizer->args.outlier_threshold);
+  const std::vector<char> marked = forward::outlier_columns(x, rows, out.threshold, threads);
+  for (std::size_t place = 0; place < columns.packed; ++place) {
+    const std::int64_t column = columns.source->empty() ? static_cast<std::int64_t>(place)
+                                                        : static_cast<std::int64_t>((*columns.source)[place]);
+    if (column < 0 || column >= static_cast<std::int64_t>(columns.cols)) continue;  // padding
+    if (marked[static_cast<std::size_t>(column)] == 0) continue;
+    out.source.push_back(static_cast<std::int32_t>(column));
+    out.places.push_back(static_cast<std::uint32_t>(place));
+  }
+  return out;
+}
+
+std::vector<float> interleave_outliers(const InputColumns& columns, const OutlierColumns& outliers,
+                                       std::span<const float> x, TokenBlocks blocks) {
+  const std::size_t count = outliers.source.size();
+  std::vector<float> out(blocks.padded() * count, 0.0F);
+  for (std::uint64_t token = 0; token < blocks.tokens; ++token) {
+    const float* row = x.data() + token * columns.cols;
+    float* to = out.data() + token / blocks.width * count * blocks.width + token % blocks.width;
+    for (std::size_t i = 0; i < count; ++i) to[i * blocks.width] = row[outliers.source[i]];
+  }
+  return out;
+}
+
 bool multiplies_as_integers(const InputQuantizer& quantizer) {
   const QuantArgs& args = quantizer.args;
   if (args.type != NumberType::integer || args.num_bits != 8 || !args.symmetric || quantizer.zero_point != 0.0F) {
@@ -160,7 +216,8 @@ cpu::Int8Inputs IntegerInputs::block(std::uint64_t index, TokenBlocks blocks, st
 }
 
 IntegerInputs quantize_inputs(const InputColumns& columns, const cpu::PackedShape& shape, std::span<const float> x,
-                              TokenBlocks blocks, const InputQuantizer* quantizer, int threads) {
+                              TokenBlocks blocks, const InputQuantizer* quantizer, const OutlierColumns& outliers,
+                              int threads) {
   IntegerInputs out;
   out.segment_chunks = segment_chunks(shape, quantizer != nullptr);
   out.segments = pieces(shape.chunks, out.segment_chunks);
@@ -169,7 +226,7 @@ IntegerInputs quantize_inputs(const InputColumns& columns, const cpu::PackedShap
   out.sums.resize(out.scales.size());
   const std::uint64_t segment = out.segment_chunks * kChunk;
   for_token_rows(columns, x, blocks, threads, [&](std::uint64_t block, std::uint64_t at, std::vector<float>& row) {
-    CodeRow coded(quantizer, columns.packed, segment);
+    CodeRow coded(quantizer, outliers, columns.packed, segment);
     coded.set(row);
     std::uint32_t* codes = out.codes.data() + block * columns.packed / 4 * blocks.width + at;
     for (std::size_t quad = 0; quad < columns.packed / 4; ++quad) {

@@ -44,10 +44,25 @@ struct IntegerInputs {
 
   cpu::Int8Inputs block(std::uint64_t index, TokenBlocks blocks, std::uint64_t packed) const;
 };
+/// Columns of a call whose inputs stay float: LLM.int8().
+struct OutlierColumns {
+  float threshold = 0;
+  std::vector<std::int32_t> source;   ///< columns of the inputs, in the order of their places
+  std::vector<std::uint32_t> places;  ///< in the packed weights, ascending
+};
+/// Those that hold a magnitude of at least quantizer.args.outlier_threshold in any of the rows; none without one.
+OutlierColumns find_outliers(const InputColumns& columns, std::span<const float> x, std::uint64_t rows,
+                             const InputQuantizer* quantizer, int threads);
+/// Their inputs, [blocks][outliers][width]; tokens that are not there are 0.
+std::vector<float> interleave_outliers(const InputColumns& columns, const OutlierColumns& outliers,
+                                       std::span<const float> x, TokenBlocks blocks);
+
+/// `outliers` count as 0, and magnitudes from their threshold up do not count for the token's scale.
 /// `quantizer`: one scale per token, or a static one (multiplies_as_integers); null: one per segment of a token, the
 /// largest magnitude / 127.
 IntegerInputs quantize_inputs(const InputColumns& columns, const cpu::PackedShape& shape, std::span<const float> x,
-                              TokenBlocks blocks, const InputQuantizer* quantizer, int threads);
+                              TokenBlocks blocks, const InputQuantizer* quantizer, const OutlierColumns& outliers,
+                              int threads);
 /// The quantizer gives symmetric 8-bit integers and one scale per token.
 bool multiplies_as_integers(const InputQuantizer& quantizer);
 

@@ -24,6 +24,7 @@ struct CodeForm {
   int bits = 0;
   int offset = 0;
   std::array<float, 16> table{};
+  std::vector<float> wide_table{};
 };
 
 void repeat_table(CodeForm& form, std::size_t values) {
@@ -46,9 +47,14 @@ CodeForm integer_form(const QuantArgs& args) {
 std::optional<CodeForm> codebook_form(const QuantizedTensor& weight) {
   const int bits = weight.args.num_bits;
   const std::size_t values = std::size_t{1} << static_cast<unsigned>(bits);
-  if (bits > 4 || weight.codebook.size() != values) return std::nullopt;  // or one table for a part of the matrix
+  if (weight.codebook.size() != values) return std::nullopt;  // one table for a part of the matrix
   CodeForm form;
-  form.bits = std::max(bits, 2);
+  form.bits = bits == 7 ? 8 : std::max(bits, 2);
+  if (bits > 4) {
+    form.wide_table.assign(std::size_t{1} << static_cast<unsigned>(form.bits), 0.0F);
+    std::copy(weight.codebook.begin(), weight.codebook.end(), form.wide_table.begin());
+    return form;
+  }
   std::copy(weight.codebook.begin(), weight.codebook.end(), form.table.begin());
   repeat_table(form, values);
   return form;
@@ -221,6 +227,11 @@ std::optional<PackedMatrix> pack_matrix(const QuantizedTensor& weight, int threa
   out.shape.group_chunks = std::max<std::uint64_t>(1, plan->group_columns / kChunk);
   out.shape.groups = out.shape.half_groups ? 2 * out.shape.chunks : plan->groups;
   std::ranges::copy(form->table, out.shape.table);
+  if (!form->wide_table.empty()) {
+    out.table = AlignedBuffer(form->wide_table.size() * sizeof(float));
+    std::ranges::copy(form->wide_table, out.table.as<float>());
+    out.shape.wide_table = out.table.as<float>();
+  }
   out.factor = is_nvfp4(weight.args) ? 1.0F / weight.global_scale : 1.0F;
   out.int8 = weight.args.type == NumberType::integer && std::has_single_bit(static_cast<unsigned>(form->bits)) &&
              !out.shape.half_groups && weight.real_zero_points.empty();

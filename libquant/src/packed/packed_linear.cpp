@@ -56,7 +56,8 @@ struct PackedLinear::State {
   void run_one(std::span<const float> x, float* y, int threads) const;
   void run_few(std::span<const float> x, std::uint64_t tokens, float* y, int threads) const;
   void run_panels(std::span<const float> x, std::uint64_t tokens, float* y, bool bf16, int threads) const;
-  void run_integers(std::span<const float> x, std::uint64_t tokens, float* y, const PackedOptions& options) const;
+  void run_integers(std::span<const float> x, std::uint64_t tokens, float* y, const PackedOptions& options,
+                    const packed::OutlierColumns& outliers) const;
 
   template <class Body>
   void for_pairs(int threads, const Body& body) const;
@@ -204,17 +205,28 @@ void PackedLinear::State::run_panels(std::span<const float> x, std::uint64_t tok
 }
 
 void PackedLinear::State::run_integers(std::span<const float> x, std::uint64_t tokens, float* y,
-                                       const PackedOptions& options) const {
+                                       const PackedOptions& options, const packed::OutlierColumns& outliers) const {
   const InputColumns from = columns();
   const std::uint64_t small = tokens <= 2 ? tokens : tokens <= 4 ? 4 : 8;
   const TokenBlocks blocks{tokens, tokens <= cpu::kFewTokens ? small : table->panel_tokens};
   const packed::IntegerInputs inputs =
-      packed::quantize_inputs(from, matrix->shape, x, blocks, options.input, options.threads);
+      packed::quantize_inputs(from, matrix->shape, x, blocks, options.input, outliers, options.threads);
+  const std::uint64_t kept = outliers.places.size();
+  const TokenBlocks wide{tokens, table->panel_tokens};
+  const std::vector<float> floats = packed::interleave_outliers(from, outliers, x, wide);
   for_pairs(options.threads, [&](std::uint64_t pair) {
-    std::vector<float> result(blocks.padded() * kPairRows);
+    std::vector<float> result(std::max(blocks.padded(), wide.padded()) * kPairRows);
     for (std::uint64_t b = 0; b < blocks.count(); ++b) {
       table->int8(matrix->shape, matrix->strip(2 * pair), inputs.block(b, blocks, from.packed), blocks.width,
                   result.data() + b * blocks.width * kPairRows);
+    }
+    if (kept > 0) {
+      std::vector<float> panel(kept * kPairRows);
+      table->columns(matrix->shape, matrix->strip(2 * pair), outliers.places.data(), kept, panel.data());
+      for (std::uint64_t b = 0; b < wide.count(); ++b) {
+        table->panel_f32(panel.data(), kept, floats.data() + b * kept * wide.width,
+                         result.data() + b * wide.width * kPairRows);
+      }
     }
     finish(pair, result.data(), x, tokens, y);
   });
@@ -231,6 +243,8 @@ void PackedLinear::State::run(std::span<const float> x, std::uint64_t tokens, fl
     if (plain.activations == Activations::int8) plain.activations = Activations::f32;
     return run(rounded, tokens, y, plain);
   }
+  const packed::OutlierColumns outliers =
+      integers ? packed::find_outliers(columns(), x, tokens, options.input, options.threads) : packed::OutlierColumns{};
   for (std::uint64_t first = 0; first < tokens; first += kTokensAtOnce) {
     const std::uint64_t count = std::min(kTokensAtOnce, tokens - first);
     const auto part = x.subspan(first * cols, count * cols);
@@ -238,7 +252,7 @@ void PackedLinear::State::run(std::span<const float> x, std::uint64_t tokens, fl
     const bool alone = tokens == 1;
     const bool bf16 = options.activations == Activations::bf16 && !alone;
     if (integers) {
-      run_integers(part, count, out, options);
+      run_integers(part, count, out, options, outliers);
     } else if ((matrix || by_rows) && alone) {
       run_one(part, out, options.threads);
     } else if (matrix && !bf16 && count > 1 && count <= kFewLimit) {
@@ -260,7 +274,7 @@ PackedLinear::PackedLinear(const QuantizedTensor& weight, std::span<const float>
   state_->table = &cpu::packed_table(isa);
   if (weight.codes.empty()) return;
   state_->matrix = packed::pack_matrix(weight, threads);
-  if (!state_->matrix) state_->by_rows = packed::pack_rows(weight, threads);
+  if (!state_->matrix) state_->by_rows = packed::pack_rows(weight, state_->table->half_tables, threads);
   if (has_kernel()) {
     state_->sparse = weight.sparse;
   } else {

@@ -31,9 +31,10 @@ struct PackedMatrix {
   float factor = 1;                  ///< that results are multiplied by (NVFP4's global scale)
   bool int8 = false;                 ///< the int8 kernels take it
   AlignedBuffer codes, scales, zeros;
+  AlignedBuffer table;  ///< of codebooks of more than 4 bits; shape refers to it
 
   std::uint64_t bytes() const {
-    return codes.size() + scales.size() + zeros.size() + source.size() * sizeof(source[0]);
+    return codes.size() + scales.size() + zeros.size() + table.size() + source.size() * sizeof(source[0]);
   }
   cpu::PackedStrip strip(std::uint64_t index) const;
 };

@@ -36,13 +36,36 @@ void pack_row(const QuantizedTensor& weight, std::uint64_t row, std::uint64_t bi
   }
 }
 
-// The row's tables, each repeated to 16 values.
-void pack_tables(const QuantizedTensor& weight, std::uint64_t row, const RowMatrix& matrix, float* out) {
+// The type of 16 bits that holds every value of tables of 256.
+std::optional<DType> half_type(const QuantizedTensor& weight) {
+  if (weight.args.num_bits < 7) return std::nullopt;
+  const auto all = [&](auto exact) { return std::ranges::all_of(weight.codebook, exact); };
+  if (all([](float v) { return bf16_to_f32(f32_to_bf16(v)) == v; })) return DType::BF16;
+  if (all([](float v) { return f16_to_f32(f32_to_f16(v)) == v; })) return DType::F16;
+  return std::nullopt;
+}
+
+void put_half(DType type, float value, std::uint8_t* out) {
+  const std::uint16_t bits = type == DType::BF16 ? f32_to_bf16(value) : f32_to_f16(value);
+  out[0] = static_cast<std::uint8_t>(bits);
+  out[256] = static_cast<std::uint8_t>(bits >> 8U);
+}
+
+// The row's tables, each repeated to as many values as the kernels read.
+void pack_tables(const QuantizedTensor& weight, std::uint64_t row, RowMatrix& matrix) {
   const std::uint64_t values = std::uint64_t{1} << static_cast<unsigned>(weight.args.num_bits);
   for (std::uint64_t t = 0; t < matrix.tables_per_row; ++t) {
     const std::uint64_t group = std::min(t * matrix.table_fields * kRun / weight.grid.col_extent, weight.grid.cols - 1);
     const std::uint64_t unit = row / weight.grid.row_extent * weight.grid.cols + group;
-    for (std::uint64_t i = 0; i < 16; ++i) out[t * 16 + i] = weight.codebook[unit * values + i % values];
+    const std::uint64_t size = matrix.table_values(), at = (row * matrix.tables_per_row + t) * size;
+    for (std::uint64_t i = 0; i < size; ++i) {
+      const float value = weight.codebook[unit * values + i % values];
+      if (matrix.half) {
+        put_half(*matrix.half, value, matrix.tables.as<std::uint8_t>() + 2 * at + i);
+      } else {
+        matrix.tables.as<float>()[at + i] = value;
+      }
+    }
   }
 }
 
@@ -50,35 +73,38 @@ void pack_tables(const QuantizedTensor& weight, std::uint64_t row, const RowMatr
 
 cpu::PackedRows RowMatrix::strip(std::uint64_t index) const {
   return {codes.as<std::uint32_t>() + index * kStripRows * chunks * bits * kRun,
-          tables.as<float>() + index * kStripRows * tables_per_row * 16,
+          half ? nullptr : tables.as<float>() + index * kStripRows * tables_per_row * table_values(),
           bits,
           chunks,
           tables_per_row,
-          table_fields};
+          table_fields,
+          half ? tables.as<std::uint8_t>() + index * kStripRows * tables_per_row * 2 * table_values() : nullptr,
+          half == DType::BF16};
 }
 
-std::optional<RowMatrix> pack_rows(const QuantizedTensor& weight, int threads) {
-  if (!has_learned_codebook(weight.args) || weight.args.num_bits > 4 || !weight.group_index.empty())
-    return std::nullopt;
+std::optional<RowMatrix> pack_rows(const QuantizedTensor& weight, bool half_tables, int threads) {
+  if (!has_learned_codebook(weight.args) || !weight.group_index.empty()) return std::nullopt;
   const std::uint64_t fields = fields_of_table(weight);
   const bool finite = std::ranges::all_of(weight.codebook, [](float value) { return std::isfinite(value); });
   if (fields == 0 || !finite) return std::nullopt;
   RowMatrix out;
-  out.bits = static_cast<std::uint64_t>(std::max(2, weight.args.num_bits));
+  out.bits = weight.args.num_bits == 7 ? 8 : static_cast<std::uint64_t>(std::max(2, weight.args.num_bits));
   out.chunks = pieces(weight.cols, kRowChunk);
   out.strips = pieces(weight.rows, 2 * kStripRows) * 2;
   out.table_fields = fields;
   out.tables_per_row = pieces(out.columns() / kRun, fields);
   const std::uint64_t row_words = out.bits * kRun, chunk_words = kRowsTogether * row_words;
   out.codes = AlignedBuffer(out.strips * kStripRows * out.chunks * row_words * sizeof(std::uint32_t));
-  out.tables = AlignedBuffer(out.strips * kStripRows * out.tables_per_row * 16 * sizeof(float));
+  if (half_tables) out.half = half_type(weight);
+  out.tables =
+      AlignedBuffer(out.strips * kStripRows * out.tables_per_row * out.table_values() * (out.half ? 2 : sizeof(float)));
   linalg::for_tasks(threads, pieces(weight.rows, kRowsTogether), [&](std::size_t task) {
     const std::uint64_t first = task * kRowsTogether, end = std::min(weight.rows, first + kRowsTogether);
     for (std::uint64_t row = first; row < end; ++row) {
       std::uint32_t* codes =
           out.codes.as<std::uint32_t>() + task * out.chunks * chunk_words + (row - first) * row_words;
       pack_row(weight, row, out.bits, codes, chunk_words);
-      pack_tables(weight, row, out, out.tables.as<float>() + row * out.tables_per_row * 16);
+      pack_tables(weight, row, out);
     }
   });
   return out;

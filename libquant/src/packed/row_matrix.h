@@ -16,15 +16,18 @@ struct RowMatrix {
   std::uint64_t strips = 0;  ///< even
   std::uint64_t tables_per_row = 1;
   std::uint64_t table_fields = 32;
+  std::optional<DType> half;  ///< what the tables are in bytes of, as PackedRows::half_tables; else they are float32
   AlignedBuffer codes, tables;
 
+  std::uint64_t table_values() const { return bits <= 4 ? 16 : std::uint64_t{1} << bits; }
   std::uint64_t columns() const { return chunks * cpu::kRowChunk; }
   std::uint64_t bytes() const { return codes.size() + tables.size(); }
   cpu::PackedRows strip(std::uint64_t index) const;
 };
 
-/// Nothing if the weight is of another kind, or no kernel reads such tables: more than 4 bits, or groups that are no
-/// multiple of 64 columns. The sparse part is not included.
-std::optional<RowMatrix> pack_rows(const QuantizedTensor& weight, int threads);
+/// Nothing if the weight is of another kind, or no kernel reads such tables: groups that are no multiple of 64 columns.
+/// The sparse part is not included.
+/// `half_tables`: 256 values that BF16 or F16 hold are kept so.
+std::optional<RowMatrix> pack_rows(const QuantizedTensor& weight, bool half_tables, int threads);
 
 }  // namespace quant::packed

@@ -9,6 +9,7 @@
 
 #include "pipeline/item_output.h"
 #include "plan/resources.h"
+#include "plan/sensitivities.h"
 #include "quant/error.h"
 
 namespace quant {
@@ -38,6 +39,7 @@ namespace {
 
 struct Scratch {
   QuantizedTensor quantized;
+  std::vector<float> importance;
   std::vector<ErrorSums> rows;
 };
 
@@ -74,7 +76,9 @@ TensorParams BatchRunner::params_of(const PlannedLinear& linear) {
   const Quantizer& quantizer = quantizer_of(linear);
   const auto prepare = [&](const PlannedLinear& member) {
     const QuantArgs& args = *plan_.groups[member.scheme].scheme.weights;
-    return quantizer.prepare(plan_.checkpoint->view(*member.weight), args, {}, plan_.options.threads);
+    std::vector<float> importance;
+    if (prepares_with_sensitivities(plan_, member)) read_sensitivities(plan_, member, 0, member.shape.rows, importance);
+    return quantizer.prepare(plan_.checkpoint->view(*member.weight), args, importance, plan_.options.threads);
   };
   if (linear.fused_set < 0) return prepare(linear);
   auto known = fused_scales_.find(linear.fused_set);
@@ -141,7 +145,8 @@ void BatchRunner::quantize_slice(Job& job, const PlannedLinear& linear, Slice& s
   plan_.checkpoint->will_read(rows);
   TensorParams params = job.params;
   params.first_row = slice.first;
-  quantizer_of(linear).quantize_rows(rows, *scheme.weights, scale_type, params, {}, scratch.quantized,
+  read_sensitivities(plan_, linear, slice.first, slice.count, scratch.importance);
+  quantizer_of(linear).quantize_rows(rows, *scheme.weights, scale_type, params, scratch.importance, scratch.quantized,
                                      {scratch.rows, slice.group_signal, slice.group_noise});
   plan_.checkpoint->done_reading(rows);
   ShardSink sink(*writers_[job.key.first], *job.item);

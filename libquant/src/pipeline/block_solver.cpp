@@ -8,6 +8,7 @@
 
 #include "pipeline/block_stream.h"
 #include "plan/resources.h"
+#include "plan/sensitivities.h"
 #include "quant/error.h"
 #include "quant/observers.h"
 #include "quant/weight_rows.h"
@@ -77,12 +78,13 @@ struct BlockSolver::Job {
   const LinearWeight* weight = nullptr;
   std::size_t linear = 0;
   std::vector<float> values;
+  std::vector<float> importance;
   TensorParams params;
   QuantizedTensor coded;
   SolveRecord record;
 };
 
-BlockSolver::Job BlockSolver::load(const LinearWeight& weight, std::size_t linear, std::span<const float> importance) {
+BlockSolver::Job BlockSolver::load(const LinearWeight& weight, std::size_t linear, const InputStatistics& inputs) {
   leave_if_stopped(context_.run.stop);
   context_.begin(weight.module);
   Job job;
@@ -90,7 +92,14 @@ BlockSolver::Job BlockSolver::load(const LinearWeight& weight, std::size_t linea
   job.linear = linear;
   job.values = context_.weights->read(weight, context_.run.threads);
   require_finite(job);
-  job.params = params_of(job, importance);
+  const PlannedLinear& planned = context_.plan->linears[linear];
+  const ModifierAlgorithm& algorithm = context_.plan->work->algorithms[planned.modifier];
+  if (planned.sensitivity != nullptr) {
+    read_sensitivities(*context_.plan, planned, 0, planned.shape.rows, job.importance);
+  } else if (algorithm.quantizer != nullptr && algorithm.own->needs().gram) {
+    job.importance = diagonal(inputs);
+  }
+  job.params = params_of(job);
   return job;
 }
 
@@ -104,14 +113,14 @@ void BlockSolver::require_finite(const Job& job) const {
 }
 
 // Values of the whole tensor by the range rule of plain rounding, where the scheme has such.
-TensorParams BlockSolver::params_of(const Job& job, std::span<const float> importance) const {
+TensorParams BlockSolver::params_of(const Job& job) const {
   const PlannedLinear& planned = context_.plan->linears[job.linear];
   const QuantArgs& args = *context_.plan->groups[planned.scheme].scheme.weights;
   const ModifierAlgorithm& algorithm = context_.plan->work->algorithms[planned.modifier];
   const bool whole = args.strategy == Strategy::tensor || is_nvfp4(args);
   if (!whole || algorithm.quantizer != nullptr) {
     if (algorithm.quantizer == nullptr) return {};
-    return algorithm.quantizer->prepare(f32_view(job.values, job.weight->rows, job.weight->cols), args, importance,
+    return algorithm.quantizer->prepare(f32_view(job.values, job.weight->rows, job.weight->cols), args, job.importance,
                                         context_.run.threads);
   }
   const AlgorithmEntry* plain = context_.plan->registry->modifier("QuantizationModifier");
@@ -140,12 +149,12 @@ void BlockSolver::share_global_scales(std::vector<Job>& jobs) const {
   }
 }
 
-void BlockSolver::code_plain(const Quantizer& quantizer, Job& job, std::span<const float> importance) {
+void BlockSolver::code_plain(const Quantizer& quantizer, Job& job) {
   const PlannedLinear& planned = context_.plan->linears[job.linear];
   const QuantArgs& args = *context_.plan->groups[planned.scheme].scheme.weights;
   const DType scale_type = context_.plan->layout->scale_dtype(args, planned.shape.dtype);
   const TensorView view = f32_view(job.values, job.weight->rows, job.weight->cols);
-  job.coded = quantize_slices(quantizer, view, args, scale_type, job.params, importance, context_.run.threads);
+  job.coded = quantize_slices(quantizer, view, args, scale_type, job.params, job.importance, context_.run.threads);
 }
 
 const Scheme& BlockSolver::scheme_of(const Job& job) const {
@@ -199,10 +208,8 @@ void BlockSolver::solve(const Program& program, const InputUnit& unit, const Inp
   for (const auto& [modifier, entries] : by_modifier) {
     const ModifierAlgorithm& algorithm = context_.plan->work->algorithms[modifier];
     std::vector<Job> jobs;
-    const bool weighs = algorithm.quantizer != nullptr && algorithm.own->needs().gram;
-    const auto importance = weighs ? diagonal(inputs) : std::vector<float>{};
     for (const WorkLinear* entry : entries) {
-      jobs.push_back(load(weight_at(program, entry->place), entry->linear, importance));
+      jobs.push_back(load(weight_at(program, entry->place), entry->linear, inputs));
     }
     share_global_scales(jobs);
     const auto start = Clock::now();
@@ -225,7 +232,7 @@ void BlockSolver::solve(const Program& program, const InputUnit& unit, const Inp
       algorithm.calibrated->quantize(tasks, inputs, context_.run);
       for (std::size_t i = 0; i < jobs.size(); ++i) jobs[i].record = std::move(tasks[i].record);
     } else {
-      for (Job& job : jobs) code_plain(*algorithm.quantizer, job, importance);
+      for (Job& job : jobs) code_plain(*algorithm.quantizer, job);
     }
     double weights = 0;
     for (const Job& job : jobs) weights += static_cast<double>(job.values.size());
@@ -256,7 +263,7 @@ void BlockSolver::solve_plain(const Program& program, const std::vector<WorkLine
     if (found != shared.end()) job.params.global_scale = found->second;
     const PlannedLinear& planned = context_.plan->linears[entry.linear];
     const auto start = Clock::now();
-    code_plain(*context_.plan->work->algorithms[planned.modifier].quantizer, job, {});
+    code_plain(*context_.plan->work->algorithms[planned.modifier].quantizer, job);
     finish(job, {}, seconds_since(start));
   }
 }
@@ -268,7 +275,7 @@ void BlockSolver::solve_table(const LinearWeight& table, std::size_t linear) {
   const Scheme& scheme = context_.plan->groups[planned.scheme].scheme;
   const auto start = Clock::now();
   if (algorithm.calibrated == nullptr) {
-    code_plain(*algorithm.quantizer, job, {});
+    code_plain(*algorithm.quantizer, job);
   } else {
     InputStatistics nothing;
     nothing.cols = table.cols;

@@ -38,11 +38,10 @@ class BlockSolver {
 
  private:
   struct Job;
-  /// `importance`: of the columns, or empty.
-  Job load(const LinearWeight& weight, std::size_t linear, std::span<const float> importance);
-  void code_plain(const Quantizer& quantizer, Job& job, std::span<const float> importance);
+  Job load(const LinearWeight& weight, std::size_t linear, const InputStatistics& inputs);
+  void code_plain(const Quantizer& quantizer, Job& job);
   void finish(Job& job, const InputStatistics& inputs, double seconds);
-  TensorParams params_of(const Job& job, std::span<const float> importance) const;
+  TensorParams params_of(const Job& job) const;
   void require_finite(const Job& job) const;
   void scale_inputs(const InputStatistics& inputs, Job& job) const;
   std::optional<InputQuantizer> input_quantizer(const Job& job) const;

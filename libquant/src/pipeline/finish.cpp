@@ -40,6 +40,11 @@ LayerReport layer_report(const Plan& plan, const PlannedLinear& linear, ItemResu
   layer.row_nmse = std::move(result.row_nmse);
   layer.group_nmse = std::move(result.group_nmse);
   layer.notes = std::move(result.notes);
+  if (linear.sensitivity != nullptr) {
+    const Checkpoint& file = *plan.options.sensitivities;
+    // Without its folder: what lies elsewhere on another machine is the same data.
+    layer.notes.push_back("errors weighted by " + file.files()[linear.sensitivity->file].path.filename().string());
+  }
   if (layer.sums.count > 0 && layer.sums.noise == 0) layer.notes.emplace_back("lossless: every weight is kept exactly");
   layer.calibration = std::move(result.calibration);
   return layer;

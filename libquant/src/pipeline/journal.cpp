@@ -105,10 +105,13 @@ CalibrationRecord record_from_json(const json& j) {
 
 std::string run_fingerprint(const Plan& plan) {
   json inputs = json::array();
-  for (const CheckpointFile& file : plan.checkpoint->files()) {
-    std::error_code failed;
-    const auto time = std::filesystem::last_write_time(file.path, failed).time_since_epoch().count();
-    inputs.push_back({file.path.filename().string(), file.bytes, failed ? 0 : time});
+  for (const Checkpoint* checkpoint : {plan.checkpoint, plan.options.sensitivities}) {
+    if (checkpoint == nullptr) continue;
+    for (const CheckpointFile& file : checkpoint->files()) {
+      std::error_code failed;
+      const auto time = std::filesystem::last_write_time(file.path, failed).time_since_epoch().count();
+      inputs.push_back({file.path.filename().string(), file.bytes, failed ? 0 : time});
+    }
   }
   return hash_hex(json{{"journal", 1}, {"plan", plan.identity}, {"inputs", inputs}}.dump());
 }

@@ -15,6 +15,7 @@
 #include "pipeline/imported_statistics.h"
 #include "pipeline/journal.h"
 #include "pipeline/run_state.h"
+#include "pipeline/sensitivity_check.h"
 #include "pipeline/statistics_keeper.h"
 #include "quant/error.h"
 #include "thread_pool.h"
@@ -145,6 +146,11 @@ class Run {
   void process_items() {
     const std::vector<ItemKey> open = open_items();
     ThreadPool pool(plan_.options.threads);
+    if (plan_.options.sensitivities != nullptr && results_.empty()) {
+      progress_.current = "checking sensitivities";
+      require_sound_sensitivities(
+          plan_, pool, [this] { tick(); }, options_.stop);
+    }
     // A run that goes on has passed this.
     if (plan_.work != nullptr && results_.empty()) {
       progress_.current = "checking weights";

@@ -244,6 +244,7 @@ class Estimator {
       const PlannedLinear& linear = plan_.linears[entry.linear];
       const std::uint64_t weights = linear.shape.rows * linear.shape.cols;
       together[linear.modifier] += weights;
+      if (linear.sensitivity != nullptr) bytes += element_count(linear.sensitivity->shape) * sizeof(float);
       largest = std::max(largest, weights);
     }
     std::uint64_t most = 0;

@@ -11,6 +11,7 @@
 #include "plan/algorithm_set.h"
 #include "plan/calibration_work.h"
 #include "plan/resources.h"
+#include "plan/sensitivities.h"
 #include "plan/shards.h"
 #include "plan/targets.h"
 #include "quant/error.h"
@@ -279,6 +280,9 @@ std::string identity_of(const Plan& plan, const std::vector<ModifierAlgorithm>& 
     text += fmt::format("\ncalibration {} chunks {} product {} experts {}", data.hash, data.chunk_tokens,
                         data.product == ProductType::bf16 ? "bf16" : "f32", plan.options.calibration.all_experts);
   }
+  if (plan.options.sensitivities != nullptr) {
+    text += "\nsensitivities " + model_fingerprint(*plan.options.sensitivities);
+  }
   return hash_hex(text + inputs_text(algorithms));
 }
 
@@ -334,6 +338,7 @@ void choose_layout(Plan& plan) {
 void finish_plan(const ModelOutline& outline, const std::vector<ModifierAlgorithm>& algorithms,
                  const Container& container, Plan& plan) {
   finish_linears(algorithms, plan);
+  if (plan.problems.empty()) plan_detail::find_sensitivities(plan, algorithms);
   const bool sound = std::all_of(algorithms.begin(), algorithms.end(), [](const auto& a) { return a.own != nullptr; });
   std::shared_ptr<CalibrationWork> work;
   if (sound && plan_detail::is_calibrated(plan, algorithms)) {

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "plan/algorithm_set.h"
+#include "plan/sensitivities.h"
 #include "quant/error.h"
 
 namespace quant {
@@ -32,12 +33,18 @@ std::uint64_t memory_of_slice(const Plan& plan, const Algorithms& algorithms, co
   const std::uint64_t scales = grid.rows * grid.cols;
   const std::uint64_t tables =
       has_learned_codebook(args) ? (grid.count() * 6) << static_cast<unsigned>(args.num_bits) : 0;
-  const std::uint64_t apart = sparse_count(args, rows, linear.shape.cols) * 20;
+  const std::uint64_t sparse = sparse_count(args, rows, linear.shape.cols);
+  // Beside each sparse weight: the dense part's own copies of weights and of importance.
+  const std::uint64_t apart = sparse * 20 + (sparse > 0 ? 2 * weights * sizeof(float) : 0);
+  const std::uint64_t sensitivities =
+      linear.sensitivity == nullptr
+          ? 0
+          : sizeof(float) * (linear.sensitivity->shape.size() == 1 ? linear.shape.cols : weights);
   const Quantizer* quantizer = algorithms[linear.modifier].quantizer;
   const std::uint64_t own = quantizer == nullptr ? 0 : quantizer->slice_bytes(args, rows, linear.shape.cols);
   // codes, packed bytes, scales and zero points (unpacked and packed), error sums, two float rows of every block row
-  return weights + weights * static_cast<std::uint64_t>(args.num_bits) / 8 + tables + apart + own + scales * 24 +
-         rows * sizeof(ErrorSums) +
+  return weights + weights * static_cast<std::uint64_t>(args.num_bits) / 8 + tables + apart + sensitivities + own +
+         scales * 24 + rows * sizeof(ErrorSums) +
          2 * sizeof(float) * linear.shape.cols *
              std::max<std::uint64_t>(grid.row_extent < rows ? grid.row_extent : 1, 1);
 }
@@ -57,8 +64,10 @@ std::uint64_t memory_of_plan(const Plan& plan, const Algorithms& algorithms, int
   std::uint64_t prepare = 0;
   std::uint64_t rows = 0;
   for (const PlannedLinear& linear : plan.linears) {
+    std::uint64_t own = memory_of_prepare(plan, algorithms, linear, threads);
+    if (prepares_with_sensitivities(plan, linear)) own += sizeof(float) * element_count(linear.sensitivity->shape);
+    prepare = std::max(prepare, own);
     slice = std::max(slice, memory_of_slice(plan, algorithms, linear));
-    prepare = std::max(prepare, memory_of_prepare(plan, algorithms, linear, threads));
     rows += linear.shape.rows;
   }
   const std::uint64_t headers = 1024 * plan.checkpoint->tensors().size();

@@ -1,4 +1,4 @@
-// Products with packed weights for AVX-512 with VNNI and BF16.
+// Products with packed weights for AVX-512 with VNNI, BF16 and VBMI.
 #include "kernels/packed/packed_table.h"
 #include "quant/kernel_table.h"
 

@@ -15,7 +15,8 @@ const std::vector<const PackedTable*>& packed_tables() {
     if (best != "scalar" && __builtin_cpu_supports("fma")) list.push_back(&kPackedAvx2);
     if (best == "avx512") {
       list.push_back(&kPackedAvx512);
-      if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16")) {
+      if (__builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("avx512bf16") &&
+          __builtin_cpu_supports("avx512vbmi")) {
         list.push_back(&kPackedAvx512Vnni);
       }
     }

@@ -16,7 +16,7 @@ constexpr size_t kChunk = 32;  // columns
 
 /// What a code stands for.
 enum class CodeKind : uint8_t {
-  lookup,   // up to 4 bits: table[code]
+  lookup,   // table[code]
   integer,  // 5, 6 and 8 bits: code - 2^(bits - 1)
   e4m3,     // 8 bits, not NaN
   e5m2      // 8 bits, finite
@@ -28,12 +28,13 @@ struct PackedShape {
   CodeKind kind;
   uint8_t bits;  // 2, 3, 4, 5, 6 or 8
   ScaleType scale_type;
-  bool real_zeros;      // zero points are float, else int8
-  bool half_groups;     // a scale per 16 columns
-  size_t chunks;        // of a row
-  size_t group_chunks;  // per scale, >= 1; 1 with half_groups
-  size_t groups;        // scales of a row
-  float table[16];      // of `lookup`, repeated if there are fewer codes
+  bool real_zeros;          // zero points are float, else int8
+  bool half_groups;         // a scale per 16 columns
+  size_t chunks;            // of a row
+  size_t group_chunks;      // per scale, >= 1; 1 with half_groups
+  size_t groups;            // scales of a row
+  float table[16];          // of `lookup` up to 4 bits, repeated if there are fewer codes
+  const float* wide_table;  // of `lookup` with more bits: [2^bits], 64-byte aligned
 };
 
 /// One strip, or the first of several that follow each other in memory.
@@ -51,11 +52,15 @@ constexpr size_t kRowChunk = 512;
 
 struct PackedRows {
   const uint32_t* codes;  // of a strip
-  const float* tables;    // [16 rows][tables_per_row][16]
-  size_t bits;            // 2, 3 or 4
+  const float* tables;    // [16 rows][tables_per_row][16, or 2^bits if that is more]
+  size_t bits;            // 2, 3, 4, 5, 6 or 8
   size_t chunks;          // of a row
   size_t tables_per_row;
   size_t table_fields;  // runs of 16 columns per table: 4, 8, or a multiple of 32
+  // Of 8-bit codes, in the place of `tables`: the low bytes, then the high bytes of BF16 or F16 values, [16
+  // rows][tables_per_row][2][256], 64-byte aligned; null: not used.
+  const uint8_t* half_tables;
+  bool bf16;  // what they hold
 };
 
 /// Inputs in 8 bits: x = code * scale. A segment is the columns whose sum is taken in integers: segment_chunks chunks,
@@ -75,6 +80,7 @@ constexpr size_t kFewTokens = 8;
 struct PackedTable {
   const char* isa;
   size_t panel_tokens;  // of panel_f32, panel_bf16 and int8
+  bool half_tables;     // one_rows and unpack_rows take them
 
   /// One token and one strip: y = W x. x [32 * chunks]; sums [groups] of x, needed with zero points.
   void (*one)(const PackedShape& shape, const PackedStrip& strip, const float* x, const float* sums, float* y);
@@ -90,6 +96,9 @@ struct PackedTable {
   void (*panel_bf16)(const uint32_t* panel, size_t cols, const uint32_t* x, float* y);
   /// Two strips of integers of 2, 4 or 8 bits and 1, 2, 4, 8 or panel_tokens tokens: y = W x. Whole-number zero points.
   void (*int8)(const PackedShape& shape, const PackedStrip& strips, const Int8Inputs& x, size_t tokens, float* y);
+  /// Single columns of two strips of such integers as float32 [count][32 rows]: what a panel of them is.
+  void (*columns)(const PackedShape& shape, const PackedStrip& strips, const uint32_t* columns, size_t count,
+                  float* panel);
   /// One token and one strip packed by rows: y = W x. x [512 * chunks].
   void (*one_rows)(const PackedRows& rows, const float* x, float* y);
   /// Runs of 16 columns [first, first + count) of two strips, as `unpack` gives them.
@@ -103,7 +112,7 @@ extern const PackedTable kPackedScalar;
 #if defined(__x86_64__)
 extern const PackedTable kPackedAvx2;
 extern const PackedTable kPackedAvx512;
-extern const PackedTable kPackedAvx512Vnni;  // and BF16
+extern const PackedTable kPackedAvx512Vnni;  // and BF16, VBMI
 #endif
 
 }  // namespace quant::cpu
