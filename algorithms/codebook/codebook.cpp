@@ -34,9 +34,21 @@ const Table& table_of(Codebook which) {
 
 bool searches(const QuantArgs& args) { return args.observer && !args.observer->ends_with("minmax"); }
 
-std::optional<std::string> reason_against(const QuantArgs& args) {
+std::optional<std::string> reason_against(const QuantArgs& args, bool hessian) {
   if (!has_fixed_codebook(args) || args.codebook == Codebook::sign)
     return "this method codes with a fixed codebook: type codebook, codebook nf4 or fp4";
+  if (searches(args) && *args.observer != "mse" && *args.observer != "memoryless_mse") {
+    return "scales of NF4 and FP4 blocks are the largest magnitude (no observer, or a min-max one) or searched for the "
+           "least squared error (observer: mse), not found by the observer '" +
+           *args.observer + "'";
+  }
+  if (!args.observer_kwargs.empty()) {
+    return "the search for scales of NF4 and FP4 blocks has no arguments; leave observer_kwargs." +
+           args.observer_kwargs.begin()->first + " out";
+  }
+  if (hessian && !searches(args) && args.sensitive_percent == 0) {
+    return "importance: hessian weighs the search for scales; add observer: mse to the weights, or leave it out";
+  }
   switch (args.strategy) {
     case Strategy::tensor:
     case Strategy::channel:
@@ -183,7 +195,9 @@ class FixedCodebook final : public Quantizer {
     needs.gram = options_.hessian;
     return needs;
   }
-  std::optional<std::string> unsupported(const QuantArgs& weights) const override { return reason_against(weights); }
+  std::optional<std::string> unsupported(const QuantArgs& weights) const override {
+    return reason_against(weights, options_.hessian);
+  }
   bool weighs_each() const override { return true; }
 
   TensorParams prepare(const TensorView& weight, const QuantArgs& args, std::span<const float> importance,

@@ -177,7 +177,8 @@ std::vector<ParameterSpec> parameter_specs() {
       {"dampening_frac", Type::number, defaults.dampening_frac, "of H's mean diagonal, added to its diagonal"},
       {"dampening_increment", Type::number, defaults.dampening_increment, "first step up if H is singular even so"},
       {"actorder", Type::text, std::string(to_string(defaults.order)),
-       "order of columns: static, group, group_aware or none; a scheme's own actorder wins"},
+       "order of columns: static, group, group_aware or none; it becomes the scheme's where that has none, and two "
+       "different ones are refused"},
       {"static_groups", Type::boolean, defaults.static_groups, "scales from the original weights"},
       {"zero_dead_columns", Type::boolean, defaults.zero_dead_columns, "weights of inputs that were always 0 become 0"},
       {"fallback_threshold", Type::integer, whole(defaults.fallback_threshold),

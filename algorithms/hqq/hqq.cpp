@@ -1,5 +1,7 @@
 #include "quant/hqq.h"
 
+#include <fmt/format.h>
+
 #include <algorithm>
 #include <cmath>
 #include <string>
@@ -22,13 +24,15 @@ using hqq::Settings;
 using hqq::ZeroSearch;
 
 void check(const HqqOptions& options) {
-  const auto require = [](bool holds, const char* rule) {
-    if (!holds) throw Error(ErrorCode::usage, rule);
+  const auto require = [](const char* name, auto value, double least, double most) {
+    const auto number = static_cast<double>(value);
+    if (number >= least && number <= most) return;  // false for NaN
+    throw Error(ErrorCode::usage, fmt::format("{} must be from {} to {}, not {}", name, least, most, value));
   };
-  require(options.lp_norm >= 0.1 && options.lp_norm <= 1, "lp_norm must be from 0.1 to 1");
-  require(options.beta >= 1e-6 && options.beta <= 1e12, "beta must be from 1e-6 to 1e12");
-  require(options.kappa >= 1 && options.kappa <= 10, "kappa must be from 1 to 10");
-  require(options.iters >= 0 && options.iters <= 1000, "iters must be from 0 to 1000");
+  require("lp_norm", options.lp_norm, 0.1, 1);
+  require("beta", options.beta, 1e-6, 1e12);
+  require("kappa", options.kappa, 1, 10);
+  require("iters", options.iters, 0, 1000);
 }
 
 std::optional<std::string> reason_against(const QuantArgs& args) {

@@ -165,6 +165,9 @@ std::uint64_t cluster_bytes(std::uint64_t points, const QuantArgs& args) {
 
 std::optional<std::string> reason_against(const QuantArgs& args) {
   if (!has_learned_codebook(args)) return "k-means makes learned codebooks: type codebook";
+  if (args.observer && !args.observer->ends_with("minmax")) {
+    return "k-means finds codebooks without ranges; leave the observer '" + *args.observer + "' out";
+  }
   switch (args.strategy) {
     case Strategy::tensor:
     case Strategy::channel:

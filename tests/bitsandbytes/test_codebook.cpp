@@ -131,3 +131,28 @@ TEST_CASE("wrong use is refused") {
   const std::vector<float> importance(5, 1.0F);
   CHECK_THROWS_AS(codebook_quantize(weights.view(), fixed(Codebook::nf4, Strategy::channel), importance), Error);
 }
+
+TEST_CASE("observers and importance that would not be used are refused with what would be") {
+  const QuantArgs plain = fixed(Codebook::nf4, Strategy::channel);
+  const auto reason = [](const QuantArgs& args, bool hessian) {
+    return make_codebook({hessian})->unsupported(args).value_or("");
+  };
+  for (const char* name : {"percentile", "mse_search", "mse_joint", "imatrix_mse", "nvfp4_expanded_mse"}) {
+    CHECK(reason(observed(plain, name), false).find(name) != std::string::npos);
+  }
+  for (const char* name : {"mse", "memoryless_mse"}) {
+    CHECK(reason(observed(plain, name), false).empty());
+    CHECK(reason(observed(plain, name), true).empty());
+    QuantArgs args = observed(plain, name);
+    args.observer_kwargs["grid"] = std::int64_t{50};
+    CHECK(reason(args, false).find("observer_kwargs.grid") != std::string::npos);
+  }
+  for (const char* name : {"minmax", "memoryless_minmax", "static_minmax"}) {
+    CHECK(reason(observed(plain, name), false).empty());
+    CHECK(reason(observed(plain, name), true).find("observer: mse") != std::string::npos);
+  }
+  CHECK(reason(plain, true).find("observer: mse") != std::string::npos);
+  QuantArgs sparse = plain;  // chosen by importance
+  sparse.sensitive_percent = 0.1;
+  CHECK(reason(sparse, true).empty());
+}

@@ -144,4 +144,12 @@ TEST_CASE("wrong use is refused") {
     spoil(options);
     CHECK_THROWS_AS(make_hqq(options), Error);
   }
+  HqqOptions slow;
+  slow.kappa = 0.5;
+  try {
+    make_hqq(slow);
+    FAIL("accepted");
+  } catch (const Error& error) {
+    CHECK(std::string(error.what()) == "kappa must be from 1 to 10, not 0.5");
+  }
 }

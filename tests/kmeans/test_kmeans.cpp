@@ -270,6 +270,9 @@ TEST_CASE("wrong use is refused with the number that is wrong") {
   CHECK(kmeans_1d({}, {}, 4).empty());
   const Weights weights = sample_weights(2, 16, DType::F32);
   CHECK_THROWS_AS(kmeans_quantize(weights.view(), learned(9, Strategy::channel)), Error);
+  CHECK_THROWS_AS(kmeans_quantize(weights.view(), observed(learned(3, Strategy::channel), "mse")), Error);
+  CHECK(make_kmeans()->unsupported(observed(learned(3, Strategy::channel), "percentile"))->find("percentile") !=
+        std::string::npos);
   CHECK_THROWS_AS(kmeans_quantize(weights.view(), make_args(NumberType::integer, 4, true, Strategy::channel)), Error);
   CHECK_THROWS_AS(kmeans_quantize(weights.view(), learned(3, Strategy::channel), values), Error);
 }

@@ -16,10 +16,10 @@ enum class HqqUnit {
 };
 
 struct HqqOptions {
-  double lp_norm = 0.7;  ///< p of the sum of |error|^p; above 0, at most 1
-  double beta = 10;      ///< weight of the quadratic term in the first iteration; above 0
-  double kappa = 1.01;   ///< its growth from one to the next; at least 1
-  std::int64_t iters = 20;
+  double lp_norm = 0.7;     ///< p of the sum of |error|^p; 0.1 to 1
+  double beta = 10;         ///< weight of the quadratic term in the first iteration; 1e-6 to 1e12
+  double kappa = 1.01;      ///< its growth from one to the next; 1 to 10
+  std::int64_t iters = 20;  ///< 0 to 1000
   HqqUnit unit = HqqUnit::steps;
 };
 
