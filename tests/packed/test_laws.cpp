@@ -1,4 +1,5 @@
 // What holds whatever the numbers: threads, batches, odd contents, wrong use.
+#include "packed/packed_bytes.h"
 #include "packed_cases.h"
 #include "quant/error.h"
 #include "support/catch.h"
@@ -42,6 +43,31 @@ TEST_CASE("how tokens are divided into calls changes no bit", "[packed]") {
           first += count;
         }
       }
+    }
+  }
+}
+
+TEST_CASE("what a packed matrix takes is known from its scheme", "[packed]") {
+  for (PackedCase item : packed_cases()) {
+    // Of sparse entries the scheme names the number.
+    if (item.sparse_percent > 0) item.args.outlier_percent = 100;
+    for (const auto& [rows, cols] : {std::pair<std::uint64_t, std::uint64_t>{1, 1}, {40, 70}, {64, 640}, {700, 2048}}) {
+      CAPTURE(item.name, rows, cols);
+      if (item.args.strategy == Strategy::flat && rows * cols == 1) continue;
+      const QuantizedTensor tensor = make_tensor(item, rows, cols, 5);
+      const PackedLinear linear(tensor);
+      const DType wide = item.args.scale_dtype.value_or(DType::F32);
+      const auto most = packed::packed_bytes(item.args, wide, rows, cols);
+      REQUIRE(most.has_value() == linear.has_kernel());
+      if (!most) continue;
+      CHECK(*most >= linear.bytes());
+      // Scales that fit 16 bits, sparse parts, and whole pages make it less.
+      if (item.sparse_percent == 0) CHECK(*most <= 2 * linear.bytes() + (8U << 20U));
+      const std::uint64_t held = tensor.codes.size() + 4 * (tensor.scales.size() + tensor.real_zero_points.size()) +
+                                 tensor.zero_points.size() + 4 * tensor.codebook.size() +
+                                 8 * (tensor.sparse.starts.size() + tensor.sparse.values.size()) +
+                                 4 * tensor.group_index.size();
+      CHECK(packed::unpacked_codes_bytes(item.args, rows, cols) >= held);
     }
   }
 }

@@ -19,6 +19,9 @@ class AlignedBuffer {
   /// Contents are zero.
   explicit AlignedBuffer(std::size_t bytes);
 
+  /// What a buffer of so many bytes takes: whole pages where it is large.
+  static std::size_t rounded(std::size_t bytes);
+
   std::byte* data() { return memory_.get(); }
   const std::byte* data() const { return memory_.get(); }
   std::size_t size() const { return size_; }

@@ -38,6 +38,10 @@ struct PackedMatrix {
   cpu::PackedStrip strip(std::uint64_t index) const;
 };
 
+/// The most bytes that pack_matrix makes of a matrix like `frame`, which has no codes, scales and zero points; of a
+/// codebook the size counts. Nothing if it makes nothing of any.
+std::optional<std::uint64_t> packed_matrix_bytes(const QuantizedTensor& frame);
+
 /// Nothing if no kernel reads such codes. The sparse part is not included.
 std::optional<PackedMatrix> pack_matrix(const QuantizedTensor& weight, int threads);
 

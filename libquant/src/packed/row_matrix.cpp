@@ -57,6 +57,17 @@ cpu::PackedRows RowMatrix::strip(std::uint64_t index) const {
           table_fields};
 }
 
+std::optional<std::uint64_t> row_matrix_bytes(const QuantizedTensor& frame) {
+  if (!has_learned_codebook(frame.args) || frame.args.num_bits > 4) return std::nullopt;
+  const std::uint64_t fields = fields_of_table(frame);
+  if (fields == 0) return std::nullopt;
+  const std::uint64_t chunks = pieces(frame.cols, kRowChunk);
+  const std::uint64_t rows = pieces(frame.rows, 2 * kStripRows) * 2 * kStripRows;
+  const auto bits = static_cast<std::uint64_t>(std::max(2, frame.args.num_bits));
+  return AlignedBuffer::rounded(rows * chunks * bits * kRun * sizeof(std::uint32_t)) +
+         AlignedBuffer::rounded(rows * pieces(chunks * kRowChunk / kRun, fields) * 16 * sizeof(float));
+}
+
 std::optional<RowMatrix> pack_rows(const QuantizedTensor& weight, int threads) {
   if (!has_learned_codebook(weight.args) || weight.args.num_bits > 4 || !weight.group_index.empty())
     return std::nullopt;

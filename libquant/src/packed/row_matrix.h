@@ -23,6 +23,9 @@ struct RowMatrix {
   cpu::PackedRows strip(std::uint64_t index) const;
 };
 
+/// As packed_matrix_bytes.
+std::optional<std::uint64_t> row_matrix_bytes(const QuantizedTensor& frame);
+
 /// Nothing if the weight is of another kind, or no kernel reads such tables: more than 4 bits, or groups that are no
 /// multiple of 64 columns. The sparse part is not included.
 std::optional<RowMatrix> pack_rows(const QuantizedTensor& weight, int threads);
