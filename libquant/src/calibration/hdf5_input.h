@@ -13,7 +13,8 @@ namespace quant::calibration {
 /// An open file. While it lives, this thread alone uses HDF5.
 class Hdf5Input {
  public:
-  /// Throws Error{io} if the file cannot be opened, Error{corrupt_file} if it is no HDF5 file. `kind` goes into Error::kind of what is wrong in it.
+  /// Throws Error{io} if the file cannot be opened, Error{corrupt_file} if it is no HDF5 file. `kind` goes into
+  /// Error::kind of what is wrong in it.
   Hdf5Input(const std::filesystem::path& file, std::string kind);
 
   /// Whether there is an object "a/b/c". Soft and external links are refused: they could lead into other files.
