@@ -158,6 +158,58 @@ void decode_scales(QuantizedTensor& tensor) {
   }
 }
 
+namespace {
+
+void need_size(const char* name, std::uint64_t size, std::uint64_t wanted) {
+  if (size == wanted) return;
+  throw Error(ErrorCode::usage, std::string("a quantized tensor has ") + std::to_string(size) + " " + name + " where " +
+                                    std::to_string(wanted) + " are needed");
+}
+
+void check_sparse(const QuantizedTensor& tensor) {
+  const SparseRows& sparse = tensor.sparse;
+  if (sparse.empty()) return;
+  need_size("sparse starts", sparse.starts.size(), tensor.rows + 1);
+  need_size("sparse columns", sparse.columns.size(), sparse.values.size());
+  const bool ascending = std::is_sorted(sparse.starts.begin(), sparse.starts.end()) && sparse.starts.front() == 0;
+  if (!ascending || sparse.starts.back() != sparse.values.size()) {
+    throw Error(ErrorCode::usage, "the sparse starts of a quantized tensor do not ascend from 0 to the number of its " +
+                                      std::to_string(sparse.values.size()) + " sparse values");
+  }
+  for (const std::uint32_t column : sparse.columns) {
+    if (column < tensor.cols) continue;
+    throw Error(ErrorCode::usage, "a sparse value of a quantized tensor is in column " + std::to_string(column) +
+                                      " of " + std::to_string(tensor.cols));
+  }
+}
+
+}  // namespace
+
+void check_sizes(const QuantizedTensor& tensor) {
+  const QuantArgs& args = tensor.args;
+  const std::uint64_t units = tensor.grid.count();
+  need_size("codes", tensor.codes.size(), checked_mul(tensor.rows, tensor.cols, "a quantized tensor"));
+  if (tensor.codes.empty()) return;  // nothing else is read
+  if (!(tensor.grid == scale_grid(args, tensor.rows, tensor.cols))) {
+    throw Error(ErrorCode::usage, "the grid of a quantized tensor is not that of its arguments and shape");
+  }
+  need_size("scales", tensor.scales.size(), has_learned_codebook(args) ? 0 : units);
+  const bool real = has_real_zero_points(args);
+  need_size("zero points", tensor.zero_points.size(), args.symmetric || real ? 0 : units);
+  need_size("real zero points", tensor.real_zero_points.size(), real ? units : 0);
+  if (args.type == NumberType::codebook) {
+    const std::uint64_t values = std::uint64_t{1} << static_cast<unsigned>(args.num_bits);
+    need_size("values in codebooks", tensor.codebook.size(), has_learned_codebook(args) ? units * values : values);
+  }
+  if (!tensor.group_index.empty()) need_size("group indices", tensor.group_index.size(), tensor.cols);
+  for (const std::int32_t group : tensor.group_index) {
+    if (group >= 0 && static_cast<std::uint64_t>(group) < tensor.grid.cols) continue;
+    throw Error(ErrorCode::usage, "a group index of a quantized tensor is " + std::to_string(group) +
+                                      " where there are " + std::to_string(tensor.grid.cols) + " groups");
+  }
+  check_sparse(tensor);
+}
+
 QuantizedTensor slice_of(const QuantizedTensor& whole, std::uint64_t first, std::uint64_t count) {
   QuantizedTensor slice;
   slice.resize(whole.args, count, whole.cols);

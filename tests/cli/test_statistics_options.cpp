@@ -171,14 +171,16 @@ TEST_CASE("statistics that cannot be used are named before the run begins", "[st
   const TempDir dir;
   auto all = quant::read_statistics(kept().file);
   all.at("model.layers.0.mlp.down_proj").gram[3] = std::nanf("");
-  all.at("model.layers.3.self_attn.o_proj").gram[5] = -HUGE_VALF;
+  all.at("model.layers.3.self_attn.o_proj").gram[0] = -1;
+  all.at("model.layers.2.self_attn.o_proj").absmax[2] = -1;  // which the recipe does not need
   quant::write_statistics(dir / "s.h5", {}, all);
   const Outcome run = quietly(run_of(kept().recipe, dir / "out", {"--statistics", (dir / "s.h5").string()}));
   INFO(run.err);
   CHECK(run.code == 5);
   CHECK(has(run.err, "model.layers.0.mlp.down_proj"));
   CHECK(has(run.err, "not finite"));
-  CHECK(has(run.err, "model.layers.3.self_attn.o_proj"));
+  CHECK(has(run.err, "model.layers.3.self_attn.o_proj' has a Gram matrix with a negative diagonal"));
+  CHECK_FALSE(has(run.err, "absmax"));
   CHECK_FALSE(fs::exists(dir / "out"));
 }
 

@@ -5,6 +5,10 @@
 #include "quant/error.h"
 #include "quant/evaluate.h"
 #include "quant/open.h"
+#include "quant/packed_linear.h"
+#include "quant/pipeline.h"
+#include "quant/plan.h"
+#include "quant/recipe_yaml.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
 #include "support/tiny_model.h"
@@ -120,6 +124,52 @@ TEST_CASE("results have the same bits for any memory budget and any number of th
   const EvalResult result = evaluate_perplexity(tight.model, nullptr, some, {.threads = 2});
   CHECK(result.window_nats == expected.window_nats);
   CHECK(result.perplexity.mean == expected.perplexity.mean);
+}
+
+TEST_CASE("quantized weights are planned as they stay in memory: packed") {
+  const test::TempDir dir;
+  Registry all;
+  register_builtin_formats(all);
+  register_builtin_algorithms(all);
+  {
+    const auto checkpoint = open_checkpoint(example());
+    const Recipe recipe = load_recipe(std::filesystem::path(QUANT_SOURCE_DIR) / "recipes" / "w4a16.yaml", {}, all);
+    const Plan plan = make_plan(*checkpoint, recipe, all, {});
+    REQUIRE(plan.problems.empty());
+    RunOptions run;
+    run.output = dir / "packed";
+    run_plan(plan, run);
+  }
+  Opened original(example(), {.threads = 1});
+  Opened opened((dir / "packed").string(), {.threads = 1});
+  const MemoryPlan whole = original.model.fit(256, 4 * 256);
+  const MemoryPlan plan = opened.model.fit(256, 4 * 256);
+  std::uint64_t packed = 0;
+  std::uint64_t floats = 0;
+  std::uint64_t stored = 0;
+  const auto count = [&](const Program& program) {
+    for (const Op& op : program.ops) {
+      const auto* linear = std::get_if<LinearOp>(&op);
+      if (linear == nullptr) continue;
+      for (const LinearWeight& weight : linear->weights) {
+        const auto matrix = opened.weights.read_quantized(weight, 1);
+        CHECK(matrix.has_value() == (opened.weights.stored_linear(weight) != nullptr));
+        if (matrix) packed += PackedLinear(*matrix).bytes();
+        (matrix ? stored : floats) += weight.rows * weight.cols;
+      }
+    }
+  };
+  const ModelProgram& program = opened.model.program();
+  for (const Program& block : program.blocks) count(block);
+  count(program.head);
+  CHECK(whole.weight_bytes == 4 * (floats + stored));
+  CHECK(plan.weight_bytes >= packed + 4 * floats);
+  CHECK(plan.weight_bytes <= packed + 4 * floats + stored / 8);
+  // A budget that floats would not fit.
+  const std::uint64_t budget = plan.bytes + stored / 2;
+  REQUIRE(budget < whole.bytes);
+  Opened tight((dir / "packed").string(), {.threads = 1, .memory = budget});
+  CHECK(tight.model.fit(256, 4 * 256).resident);
 }
 
 TEST_CASE("a budget that is too small says how much is needed, and that much is enough") {

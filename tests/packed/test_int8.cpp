@@ -215,8 +215,14 @@ TEST_CASE("inputs that are no numbers give none", "[packed]") {
   x[256 + 9] = std::numeric_limits<float>::quiet_NaN();
   x[512 + 200] = std::numeric_limits<float>::infinity();
   const InputQuantizer quantizer = int8_inputs(Strategy::token, 0);
+  InputQuantizer fixed = int8_inputs(Strategy::tensor, 0);
+  fixed.args.dynamic = Dynamic::no;
+  fixed.scale = 0.1F;
   for (const std::string_view isa : packed_isas()) {
     const PackedLinear linear(tensor, {}, 1, isa);
+    const auto by_fixed =
+        run_packed(linear, std::span(x).first(512), 2, {.activations = Activations::int8, .input = &fixed});
+    CHECK(std::all_of(by_fixed.begin() + 20, by_fixed.end(), [](float value) { return std::isnan(value); }));
     for (const InputQuantizer* input : {static_cast<const InputQuantizer*>(nullptr), &quantizer}) {
       for (const Activations kind : {Activations::f32, Activations::bf16, Activations::int8}) {
         const auto y = run_packed(linear, x, 3, {.activations = kind, .input = input});

@@ -1,4 +1,5 @@
 // What holds whatever the numbers: threads, batches, odd contents, wrong use.
+#include "packed/packed_bytes.h"
 #include "packed_cases.h"
 #include "quant/error.h"
 #include "support/catch.h"
@@ -46,6 +47,31 @@ TEST_CASE("how tokens are divided into calls changes no bit", "[packed]") {
   }
 }
 
+TEST_CASE("what a packed matrix takes is known from its scheme", "[packed]") {
+  for (PackedCase item : packed_cases()) {
+    // Of sparse entries the scheme names the number.
+    if (item.sparse_percent > 0) item.args.outlier_percent = 100;
+    for (const auto& [rows, cols] : {std::pair<std::uint64_t, std::uint64_t>{1, 1}, {40, 70}, {64, 640}, {700, 2048}}) {
+      CAPTURE(item.name, rows, cols);
+      if (item.args.strategy == Strategy::flat && rows * cols == 1) continue;
+      const QuantizedTensor tensor = make_tensor(item, rows, cols, 5);
+      const PackedLinear linear(tensor);
+      const DType wide = item.args.scale_dtype.value_or(DType::F32);
+      const auto most = packed::packed_bytes(item.args, wide, rows, cols);
+      REQUIRE(most.has_value() == linear.has_kernel());
+      if (!most) continue;
+      CHECK(*most >= linear.bytes());
+      // Scales that fit 16 bits, sparse parts, and whole pages make it less.
+      if (item.sparse_percent == 0) CHECK(*most <= 2 * linear.bytes() + (8U << 20U));
+      const std::uint64_t held = tensor.codes.size() + 4 * (tensor.scales.size() + tensor.real_zero_points.size()) +
+                                 tensor.zero_points.size() + 4 * tensor.codebook.size() +
+                                 8 * (tensor.sparse.starts.size() + tensor.sparse.values.size()) +
+                                 4 * tensor.group_index.size();
+      CHECK(packed::unpacked_codes_bytes(item.args, rows, cols) >= held);
+    }
+  }
+}
+
 TEST_CASE("contents that no kernel reads are dequantized", "[packed]") {
   PackedCase item = float_case(8, Strategy::channel, 0);
   QuantizedTensor tensor = make_tensor(item, 20, 40, 3);
@@ -83,6 +109,46 @@ TEST_CASE("no rows, no columns, no tokens", "[packed]") {
   CHECK(run_packed(no_columns, {}, 2) == std::vector<float>{3, 4, 3, 4});
   const PackedLinear linear(make_tensor(item, 3, 8, 1));
   CHECK(run_packed(linear, {}, 0).empty());
+}
+
+TEST_CASE("arrays that do not fit together are refused before they are read", "[packed]") {
+  const auto refused = [](QuantizedTensor tensor, auto damage, const char* part) {
+    damage(tensor);
+    CHECK_THROWS_WITH(PackedLinear(tensor), Catch::Contains(part));
+  };
+  const QuantizedTensor integers = make_tensor(integer_case(4, Strategy::group, 32, false), 5, 64, 1);
+  refused(
+      integers, [](QuantizedTensor& t) { t.codes.pop_back(); }, "319 codes where 320");
+  refused(
+      integers, [](QuantizedTensor& t) { t.scales.pop_back(); }, "9 scales where 10");
+  refused(
+      integers, [](QuantizedTensor& t) { t.zero_points.clear(); }, "0 zero points");
+  refused(
+      integers, [](QuantizedTensor& t) { t.real_zero_points.resize(10); }, "10 real zero points");
+  refused(
+      integers, [](QuantizedTensor& t) { t.group_index.assign(63, 0); }, "63 group indices");
+  refused(
+      integers, [](QuantizedTensor& t) { t.group_index.assign(64, -1); }, "group index of a quantized tensor is -1");
+  refused(
+      integers, [](QuantizedTensor& t) { t.group_index.assign(64, 2); }, "is 2 where there are 2 groups");
+  refused(
+      integers, [](QuantizedTensor& t) { t.grid.col_extent = 16; }, "grid");
+  const auto sparse = [](QuantizedTensor& t) {
+    t.sparse.starts = {0, 1, 1, 1, 1, 2};
+    t.sparse.columns = {3, 63};
+    t.sparse.values = {1, 2};
+  };
+  QuantizedTensor apart = integers;
+  sparse(apart);
+  CHECK(PackedLinear(apart).has_kernel());
+  refused(
+      apart, [](QuantizedTensor& t) { t.sparse.starts.pop_back(); }, "5 sparse starts where 6");
+  refused(
+      apart, [](QuantizedTensor& t) { t.sparse.columns.pop_back(); }, "1 sparse columns where 2");
+  refused(
+      apart, [](QuantizedTensor& t) { t.sparse.starts[2] = 9; }, "do not ascend");
+  refused(
+      apart, [](QuantizedTensor& t) { t.sparse.columns[1] = 64; }, "column 64 of 64");
 }
 
 TEST_CASE("wrong use is named", "[packed]") {

@@ -27,6 +27,8 @@ class ModelWeights {
   std::vector<float> read(const std::string& tensor, int threads) const;
   /// A linear's weight as [rows, cols], whatever way it is stored.
   std::vector<float> read(const LinearWeight& weight, int threads) const;
+  /// The quantized matrix that read_quantized reads, or null if it reads none.
+  const StoredLinear* stored_linear(const LinearWeight& weight) const;
   /// A linear's weight as it is stored, if it is a quantized matrix of its own that nothing replaces.
   std::optional<QuantizedTensor> read_quantized(const LinearWeight& weight, int threads) const;
   /// Rows [first, first + count) of a tensor seen as a matrix; out.size() == count * columns.
@@ -153,5 +155,7 @@ class KvCache {
 /// that hold a magnitude of at least t keep their values, and a row's scale follows from its magnitudes below t. A row
 /// with a NaN or an infinity becomes NaN. Throws Error{unsupported} for other strategies.
 void fake_quantize_rows(std::span<float> x, std::uint64_t rows, const InputQuantizer& quantizer, int threads);
+/// Why inputs that are quantized like that cannot be computed, or an empty text.
+std::string problem_of_inputs(const QuantArgs& inputs);
 
 }  // namespace quant

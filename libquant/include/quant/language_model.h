@@ -55,9 +55,6 @@ struct MemoryPlan {
   std::uint64_t bytes = 0;         ///< all together
 };
 
-/// Why inputs that are quantized like that cannot be evaluated, or an empty text.
-std::string problem_of_inputs(const QuantArgs& inputs);
-
 /// A checkpoint's program, run block by block. The weights must outlive it.
 class LanguageModel final : public LogitModel {
  public:

@@ -68,6 +68,10 @@ struct QuantizedTensor {
   void resize(const QuantArgs& args, std::uint64_t rows, std::uint64_t cols);
 };
 
+/// Throws Error{usage} naming the first array whose size, or group index or sparse entry whose value, contradicts the
+/// rest: what resize() and a layout's read_rows never make, and a program by hand may.
+void check_sizes(const QuantizedTensor& tensor);
+
 /// Fills tensor.scales from tensor.coded_scales.
 void decode_scales(QuantizedTensor& tensor);
 

@@ -138,6 +138,7 @@ struct ScaleGrid {
   std::uint64_t flat = 0;
 
   std::uint64_t count() const { return rows * cols; }
+  friend bool operator==(const ScaleGrid&, const ScaleGrid&) = default;
 };
 ScaleGrid scale_grid(const QuantArgs& args, std::uint64_t rows, std::uint64_t cols);
 /// Slices of a matrix with `cols` columns that start at multiples of this many rows share no scale (Strategy::tensor

@@ -184,7 +184,7 @@ std::uint64_t LanguageModel::vocabulary() const { return state_->program.vocabul
 std::uint64_t LanguageModel::group_tokens() const { return state_->plan.group_tokens; }
 
 const MemoryPlan& LanguageModel::fit(std::uint64_t longest, std::uint64_t tokens) {
-  state_->plan = evaluate::plan_memory(state_->program, state_->options, longest, tokens);
+  state_->plan = evaluate::plan_memory(state_->program, state_->weights, state_->options, longest, tokens);
   return state_->plan;
 }
 

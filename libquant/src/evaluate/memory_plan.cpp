@@ -5,6 +5,7 @@
 #include <algorithm>
 
 #include "evaluate/eval_loop.h"
+#include "packed/packed_bytes.h"
 #include "quant/error.h"
 
 namespace quant::evaluate {
@@ -56,29 +57,46 @@ struct ModelMemory {
   }
 };
 
+struct WeightMemory {
+  std::uint64_t prepared = 0;
+  std::uint64_t loading = 0;
+};
+
+WeightMemory memory_of_weight(const LinearWeight& weight, ProductType product, const ModelWeights* packed) {
+  const std::uint64_t values = weight.rows * weight.cols;
+  const StoredLinear* stored = packed == nullptr ? nullptr : packed->stored_linear(weight);
+  if (stored != nullptr) {
+    const auto bytes = packed::packed_bytes(stored->args, stored->scale_dtype, weight.rows, weight.cols);
+    // Slices that are read in parallel, and the matrix that is joined from them.
+    if (bytes) return {*bytes, 2 * packed::unpacked_codes_bytes(stored->args, weight.rows, weight.cols)};
+  }
+  return {values * bytes_per_weight(product), values * sizeof(float)};
+}
+
 }  // namespace
 
-PartMemory memory_of(const Program& program, ProductType product) {
+PartMemory memory_of(const Program& program, ProductType product, const ModelWeights* packed) {
   PartMemory part;
   for (const Op& op : program.ops) {
     // Norms are small, and of embeddings only the rows of the batch are read.
     const auto* linear = std::get_if<LinearOp>(&op);
     if (linear == nullptr) continue;
     for (const LinearWeight& weight : linear->weights) {
-      part.weights += weight.rows * weight.cols * bytes_per_weight(product);
-      part.loading = std::max(part.loading, weight.rows * weight.cols * sizeof(float));
+      const WeightMemory memory = memory_of_weight(weight, product, packed);
+      part.weights += memory.prepared;
+      part.loading = std::max(part.loading, memory.loading);
     }
   }
   part.per_token = widest_moment(program) * sizeof(float);
   return part;
 }
 
-MemoryPlan plan_memory(const ModelProgram& program, const LanguageModelOptions& options, std::uint64_t longest,
-                       std::uint64_t tokens) {
-  const PartMemory head = memory_of(program.head, options.product);
+MemoryPlan plan_memory(const ModelProgram& program, const ModelWeights& weights, const LanguageModelOptions& options,
+                       std::uint64_t longest, std::uint64_t tokens) {
+  const PartMemory head = memory_of(program.head, options.product, &weights);
   ModelMemory memory;
-  memory.add(memory_of(program.embeddings, options.product));
-  for (const Program& block : program.blocks) memory.add(memory_of(block, options.product));
+  memory.add(memory_of(program.embeddings, options.product, &weights));
+  for (const Program& block : program.blocks) memory.add(memory_of(block, options.product, &weights));
   ModelMemory with_head = memory;
   with_head.add({head.weights, head.loading, 0});
 

@@ -10,9 +10,9 @@
 
 namespace quant::evaluate {
 
-/// Quantizers of the inputs of linears, by module. Throws Error{unsupported} naming the linear for schemes that cannot
-/// be computed here, and Error{corrupt_file} naming the tensor for stored scales and zero points that are missing or
-/// mean nothing.
+/// Quantizers of the inputs of linears, by module. Throws Error{unsupported} naming checkpoint and linear for schemes
+/// that cannot be computed here, and Error{corrupt_file} naming checkpoint and tensor for stored scales and zero points
+/// that are missing or mean nothing.
 std::map<std::string, InputQuantizer> input_quantizers(const LogicalTensors& tensors);
 
 struct StoredCache {

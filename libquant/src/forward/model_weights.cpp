@@ -110,13 +110,19 @@ std::vector<float> ModelWeights::read(const LinearWeight& weight, int threads) c
   return weight.transposed ? transposed(stored, weight.cols, weight.rows, threads) : stored;
 }
 
-std::optional<QuantizedTensor> ModelWeights::read_quantized(const LinearWeight& weight, int threads) const {
+const StoredLinear* ModelWeights::stored_linear(const LinearWeight& weight) const {
   const LogicalTensor* tensor = tensors_.find(weight.tensor);
   const bool own = tensor != nullptr && tensor->linear != nullptr && !weight.transposed && weight.slice < 0 &&
                    tensor->rows == weight.rows && tensor->cols == weight.cols;
   if (!own || replaced_.contains(weight.tensor) || replaced_.contains(slice_key(weight.tensor, weight.slice))) {
-    return std::nullopt;
+    return nullptr;
   }
+  return tensor->linear;
+}
+
+std::optional<QuantizedTensor> ModelWeights::read_quantized(const LinearWeight& weight, int threads) const {
+  if (stored_linear(weight) == nullptr) return std::nullopt;
+  const LogicalTensor* tensor = tensors_.find(weight.tensor);
   QuantizedTensor out = tensors_.read_quantized(*tensor, threads);
   tensors_.done_reading(*tensor);
   return out;

@@ -210,4 +210,14 @@ void fake_quantize_rows(std::span<float> x, std::uint64_t rows, const InputQuant
   }
 }
 
+std::string problem_of_inputs(const QuantArgs& inputs) {
+  const bool is_static = inputs.dynamic == Dynamic::no;
+  if (is_nvfp4(inputs)) return is_static ? "scales of groups cannot be static" : "";
+  const Strategy strategy = inputs.strategy;
+  if (strategy != Strategy::tensor && strategy != Strategy::token && strategy != Strategy::group) {
+    return fmt::format("strategy {} is not computed here", to_string(strategy));
+  }
+  return is_static && strategy != Strategy::tensor ? "static scales are per tensor only" : "";
+}
+
 }  // namespace quant

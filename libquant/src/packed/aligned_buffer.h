@@ -7,10 +7,6 @@
 #include <memory>
 #include <new>
 
-#if defined(__linux__)
-#include <sys/mman.h>
-#endif
-
 namespace quant::packed {
 
 class AlignedBuffer {
@@ -19,9 +15,13 @@ class AlignedBuffer {
   /// Contents are zero.
   explicit AlignedBuffer(std::size_t bytes);
 
+  /// What a buffer of so many bytes takes: whole pages where it is large.
+  static std::size_t rounded(std::size_t bytes);
+
   std::byte* data() { return memory_.get(); }
   const std::byte* data() const { return memory_.get(); }
   std::size_t size() const { return size_; }
+  std::size_t taken() const { return size_ == 0 ? 0 : rounded(size_); }  ///< of memory
   template <class Value>
   Value* as() {
     return reinterpret_cast<Value*>(memory_.get());

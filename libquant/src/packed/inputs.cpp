@@ -75,6 +75,10 @@ class CodeRow {
         scales_of_ranges(rules, {&least, 1}, {&most, 1}, {&scale, 1}, {});
       }
     }
+    // Of a static scale; the others are NaN themselves then.
+    if (std::ranges::any_of(row, [](float value) { return std::isnan(value); })) {
+      scale = std::numeric_limits<float>::quiet_NaN();
+    }
     std::fill(scales_.begin(), scales_.end(), scale);
     encode(row, rules.code_min);
   }

@@ -210,6 +210,25 @@ cpu::PackedStrip PackedMatrix::strip(std::uint64_t index) const {
           zeros.size() == 0 ? nullptr : zeros.data() + first * (shape.real_zeros ? sizeof(float) : 1)};
 }
 
+std::optional<std::uint64_t> packed_matrix_bytes(const QuantizedTensor& frame) {
+  const auto form = form_of(frame);
+  const auto plan = plan_columns(frame);
+  if (!form || !plan) return std::nullopt;
+  // Columns that are not in order take their group's place, also where groups in order would need no padding.
+  const std::uint64_t chunks = pieces(std::max(plan->columns, plan->groups * plan->group_columns), kChunk);
+  const std::uint64_t groups = plan->group_columns < kChunk ? 2 * chunks : plan->groups;
+  const std::uint64_t rows = pieces(frame.rows, 2 * kStripRows) * 2 * kStripRows;
+  const bool wide =
+      !has_learned_codebook(frame.args) && (dtype_bits(frame.scale_dtype) > 16 || frame.args.double_quant);
+  const bool real = has_real_zero_points(frame.args);
+  std::uint64_t bytes = chunks * kChunk * sizeof(std::int32_t);  // where columns come from
+  bytes += AlignedBuffer::rounded(rows * chunks * static_cast<std::uint64_t>(form->bits) * sizeof(std::uint32_t));
+  if (!form->wide_table.empty()) bytes += AlignedBuffer::rounded(form->wide_table.size() * sizeof(float));
+  bytes += AlignedBuffer::rounded(rows * groups * (wide ? 4 : 2));
+  if (real || !frame.args.symmetric) bytes += AlignedBuffer::rounded(rows * groups * (real ? sizeof(float) : 1));
+  return bytes;
+}
+
 std::optional<PackedMatrix> pack_matrix(const QuantizedTensor& weight, int threads) {
   if (!usual_numbers(weight)) return std::nullopt;
   const auto form = form_of(weight);

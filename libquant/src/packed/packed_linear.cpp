@@ -266,7 +266,7 @@ void PackedLinear::State::run(std::span<const float> x, std::uint64_t tokens, fl
 PackedLinear::PackedLinear(const QuantizedTensor& weight, std::span<const float> bias, int threads,
                            std::string_view isa)
     : state_(std::make_unique<State>()) {
-  linalg::check_matrix("PackedLinear", "codes", weight.codes.size(), weight.rows, weight.cols);
+  check_sizes(weight);
   if (!bias.empty()) linalg::check_matrix("PackedLinear", "bias", bias.size(), weight.rows, 1);
   state_->rows = weight.rows;
   state_->cols = weight.cols;

@@ -34,10 +34,14 @@ struct PackedMatrix {
   AlignedBuffer table;  ///< of codebooks of more than 4 bits; shape refers to it
 
   std::uint64_t bytes() const {
-    return codes.size() + scales.size() + zeros.size() + table.size() + source.size() * sizeof(source[0]);
+    return codes.taken() + scales.taken() + zeros.taken() + table.taken() + source.size() * sizeof(source[0]);
   }
   cpu::PackedStrip strip(std::uint64_t index) const;
 };
+
+/// The most bytes that pack_matrix makes of a matrix like `frame`, which has no codes, scales and zero points; of a
+/// codebook the size counts. Nothing if it makes nothing of any.
+std::optional<std::uint64_t> packed_matrix_bytes(const QuantizedTensor& frame);
 
 /// Nothing if no kernel reads such codes. The sparse part is not included.
 std::optional<PackedMatrix> pack_matrix(const QuantizedTensor& weight, int threads);

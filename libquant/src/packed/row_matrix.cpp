@@ -15,6 +15,10 @@ using linalg::pieces;
 
 constexpr std::uint64_t kRun = 16;  // columns that one field of a chunk's words holds
 
+std::uint64_t stored_bits(const QuantArgs& args) {
+  return args.num_bits == 7 ? 8 : static_cast<std::uint64_t>(std::max(2, args.num_bits));
+}
+
 // Runs of 16 columns that share a table, or 0 where no kernel takes them.
 std::uint64_t fields_of_table(const QuantizedTensor& weight) {
   if (weight.grid.cols == 1) return pieces(weight.cols, kRowChunk) * kRowChunk / kRun;
@@ -82,13 +86,26 @@ cpu::PackedRows RowMatrix::strip(std::uint64_t index) const {
           half == DType::BF16};
 }
 
+std::optional<std::uint64_t> row_matrix_bytes(const QuantizedTensor& frame) {
+  if (!has_learned_codebook(frame.args)) return std::nullopt;
+  const std::uint64_t fields = fields_of_table(frame);
+  if (fields == 0) return std::nullopt;
+  RowMatrix matrix;
+  matrix.bits = stored_bits(frame.args);
+  const std::uint64_t chunks = pieces(frame.cols, kRowChunk);
+  const std::uint64_t rows = pieces(frame.rows, 2 * kStripRows) * 2 * kStripRows;
+  const std::uint64_t tables = pieces(chunks * kRowChunk / kRun, fields);
+  return AlignedBuffer::rounded(rows * chunks * matrix.bits * kRun * sizeof(std::uint32_t)) +
+         AlignedBuffer::rounded(rows * tables * matrix.table_values() * sizeof(float));
+}
+
 std::optional<RowMatrix> pack_rows(const QuantizedTensor& weight, bool half_tables, int threads) {
   if (!has_learned_codebook(weight.args) || !weight.group_index.empty()) return std::nullopt;
   const std::uint64_t fields = fields_of_table(weight);
   const bool finite = std::ranges::all_of(weight.codebook, [](float value) { return std::isfinite(value); });
   if (fields == 0 || !finite) return std::nullopt;
   RowMatrix out;
-  out.bits = weight.args.num_bits == 7 ? 8 : static_cast<std::uint64_t>(std::max(2, weight.args.num_bits));
+  out.bits = stored_bits(weight.args);
   out.chunks = pieces(weight.cols, kRowChunk);
   out.strips = pieces(weight.rows, 2 * kStripRows) * 2;
   out.table_fields = fields;

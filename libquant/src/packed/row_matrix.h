@@ -21,9 +21,12 @@ struct RowMatrix {
 
   std::uint64_t table_values() const { return bits <= 4 ? 16 : std::uint64_t{1} << bits; }
   std::uint64_t columns() const { return chunks * cpu::kRowChunk; }
-  std::uint64_t bytes() const { return codes.size() + tables.size(); }
+  std::uint64_t bytes() const { return codes.taken() + tables.taken(); }
   cpu::PackedRows strip(std::uint64_t index) const;
 };
+
+/// As packed_matrix_bytes.
+std::optional<std::uint64_t> row_matrix_bytes(const QuantizedTensor& frame);
 
 /// Nothing if the weight is of another kind, or no kernel reads such tables: groups that are no multiple of 64 columns.
 /// The sparse part is not included.
