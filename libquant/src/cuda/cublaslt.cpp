@@ -101,12 +101,12 @@ class CublasLt : public DenseLibrary {
 
   const char* multiply(const DenseProduct& p, DenseType type, void* workspace, std::size_t workspace_bytes,
                        void* stream) override {
-    const Plan& plan = plan_of(p, type, workspace_bytes);
-    if (!plan.usable) return "cuBLASLt has no product of this shape";
+    const std::shared_ptr<const Plan> plan = plan_of(p, type, workspace_bytes);
+    if (!plan->usable) return "cuBLASLt has no product of this shape";
     const float one = 1.0F, none = 0.0F;
     const cublasStatus_t status =
-        f_.matmul(handle_, plan.desc, &one, p.weights, plan.w, p.x, plan.x, &none, p.y, plan.y, p.y, plan.y,
-                  &plan.algorithm.algo, workspace, workspace_bytes, static_cast<cudaStream_t>(stream));
+        f_.matmul(handle_, plan->desc, &one, p.weights, plan->w, p.x, plan->x, &none, p.y, plan->y, p.y, plan->y,
+                  &plan->algorithm.algo, workspace, workspace_bytes, static_cast<cudaStream_t>(stream));
     return status == CUBLAS_STATUS_SUCCESS ? nullptr : "cuBLASLt failed";
   }
 
@@ -115,20 +115,20 @@ class CublasLt : public DenseLibrary {
 
   // Kept: the search takes longer than small products. Models have few shapes; where there are many, they are
   // forgotten.
-  const Plan& plan_of(const DenseProduct& p, DenseType type, std::size_t workspace) {
+  std::shared_ptr<const Plan> plan_of(const DenseProduct& p, DenseType type, std::size_t workspace) {
     constexpr std::size_t kMostPlans = 4096;
     const std::lock_guard lock(mutex_);
+    if (plans_.size() >= kMostPlans) plans_.clear();  // those in use live on
     auto& plan = plans_[Key{p.rows, p.tokens, p.columns, p.stride, type}];
-    if (!plan) plan = std::make_unique<Plan>(f_, handle_, p, type, workspace);
-    if (plans_.size() > kMostPlans) std::erase_if(plans_, [&](const auto& one) { return one.second != plan; });
-    return *plan;
+    if (!plan) plan = std::make_shared<const Plan>(f_, handle_, p, type, workspace);
+    return plan;
   }
 
   void* library_;
   Functions f_;
   cublasLtHandle_t handle_ = nullptr;
   std::mutex mutex_;
-  std::map<Key, std::unique_ptr<Plan>> plans_;
+  std::map<Key, std::shared_ptr<const Plan>> plans_;
 };
 
 }  // namespace

@@ -10,7 +10,7 @@
 #include "quant/error.h"
 
 namespace quant {
-namespace {
+namespace cuda {
 
 void check_device(int wanted) {
   if (!has_cuda_kernels()) {
@@ -30,7 +30,7 @@ void check_device(int wanted) {
               fmt::format("use one of: {}", fmt::join(indices, ", ")));
 }
 
-}  // namespace
+}  // namespace cuda
 
 struct CudaLinear::State {
   std::shared_ptr<cuda::Backend> backend;
@@ -59,7 +59,7 @@ CudaLinear::CudaLinear(const QuantizedTensor& weight, std::span<const float> bia
     throw Error(ErrorCode::usage, fmt::format("There are no CUDA kernels '{}'.", setup.kernels),
                 fmt::format("use one of: {}", fmt::join(cuda_kernels(), ", ")));
   }
-  check_device(setup.device);
+  cuda::check_device(setup.device);
   state_ =
       std::make_unique<State>(cuda::backend_of(setup.device), weight, bias, setup.kernels == "tuned", setup.threads);
 }

@@ -11,6 +11,8 @@ namespace quant::cuda {
 
 bool has_kernels();
 std::vector<CudaDevice> devices();
+/// Throws the errors of CudaLinear's constructor unless devices() has that one.
+void check_device(int wanted);
 /// One backend per device for the whole process; `device` is one of devices().
 std::shared_ptr<Backend> backend_of(int device);
 

@@ -1,5 +1,6 @@
 #include "cuda/devices.h"
 #include "quant/error.h"
+#include "quant/kernel_benchmark.h"
 
 namespace quant::cuda {
 
@@ -10,3 +11,15 @@ std::shared_ptr<Backend> backend_of(int) {
 }
 
 }  // namespace quant::cuda
+
+namespace quant {
+
+struct CudaKernelBenchmark::State {};
+CudaKernelBenchmark::CudaKernelBenchmark(std::string_view, std::uint64_t, std::uint64_t, int device) {
+  cuda::check_device(device);
+}
+CudaKernelBenchmark::~CudaKernelBenchmark() = default;
+std::vector<Activations> CudaKernelBenchmark::activations() const { return {}; }
+KernelSpeed CudaKernelBenchmark::measure(Activations, std::uint64_t, int) const { return {}; }
+
+}  // namespace quant
