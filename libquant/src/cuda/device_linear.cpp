@@ -74,7 +74,7 @@ DeviceLinear::DeviceLinear(Backend& backend, const QuantizedTensor& weight, std:
 }
 
 void DeviceLinear::set_tiles(const PackedTiles& packed) {
-  Tiles& tiles = tiles_.emplace();
+  DeviceTiles& tiles = tiles_.emplace();
   tiles.packed = packed.packed;
   tiles.factor = packed.factor;
   tiles.codes = upload(packed.codes);
@@ -93,7 +93,7 @@ void DeviceLinear::set_tiles(const PackedTiles& packed) {
 }
 
 void DeviceLinear::set_plain(const PackedPlain& packed) {
-  Plain& plain = plain_.emplace();
+  DevicePlain& plain = plain_.emplace();
   plain.codes = upload(packed.codes);
   plain.scales = upload(packed.scales);
   plain.zeros = upload(packed.zeros);

@@ -11,6 +11,20 @@
 
 namespace quant::cuda {
 
+/// A matrix in tiles, in device memory.
+struct DeviceTiles {
+  TileMatrix exact{}, rounded{};  ///< `rounded`: a table's values as BF16
+  std::uint64_t packed = 0;
+  float factor = 1;
+  DeviceBuffer codes, scales, zeros, table, source;
+};
+
+/// The same for the reference.
+struct DevicePlain {
+  PlainMatrix matrix{};
+  DeviceBuffer codes, scales, zeros, real_zeros, table, groups;
+};
+
 /// y = x W^T + bias on a backend. Which kernel computes it follows from the matrix, the inputs and the number of
 /// tokens:
 ///   8-bit inputs and integers      tiles (or the reference): codes times codes
@@ -34,17 +48,6 @@ class DeviceLinear {
   bool host_quantizes(const PackedOptions& options) const;
 
  private:
-  struct Tiles {
-    TileMatrix exact{}, rounded{};  ///< `rounded`: a table's values as BF16
-    std::uint64_t packed = 0;
-    float factor = 1;
-    DeviceBuffer codes, scales, zeros, table, source;
-  };
-  struct Plain {
-    PlainMatrix matrix{};
-    DeviceBuffer codes, scales, zeros, real_zeros, table, groups;
-  };
-
   void set_tiles(const PackedTiles& packed);
   void set_plain(const PackedPlain& packed);
   void set_sparse(const SparseRows& sparse);
@@ -66,8 +69,8 @@ class DeviceLinear {
   Backend* backend_;
   std::uint64_t rows_, cols_;
   bool int8_ = false;
-  std::optional<Tiles> tiles_;
-  std::optional<Plain> plain_;
+  std::optional<DeviceTiles> tiles_;
+  std::optional<DevicePlain> plain_;
   DeviceBuffer starts_, columns_, values_, bias_;
 };
 
