@@ -73,8 +73,10 @@ void add_kernel_bench(CLI::App& bench, Session& session) {
       add_command(bench, session, "kernels", "Measure products with packed weights beside memory and oneDNN",
                   "quant bench kernels --shape 4096x4096 --batch 1", options, kernel_bench_command);
   command->add_option("--shape", options->shapes, "Outputs x inputs of the weights")->capture_default_str();
-  command->add_option("--batch", options->batches, "Tokens that are multiplied at once")
-      ->check(CLI::Range(1, 65536))
+  command->add_option("--batch", options->batches, "Tokens that are multiplied at once (1, 8, 64, 512; 16 with cuda)")
+      ->check(CLI::Range(1, 65536));
+  command->add_option("--device", options->device, "cpu, or cuda: beside copying on the device and cuBLAS FP16")
+      ->check(CLI::IsMember({"cpu", "cuda"}))
       ->capture_default_str();
   command->add_option("--codec", options->codecs, "Only these, as the table names them");
   command->add_option("--rounds", options->rounds, "Measurements of each, of which the median is shown")

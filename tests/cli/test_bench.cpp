@@ -1,5 +1,6 @@
 #include <set>
 
+#include "quant/cuda_linear.h"
 #include "run_quant.h"
 #include "support/catch.h"
 
@@ -69,4 +70,25 @@ TEST_CASE("bench kernels refuses what is no shape or codec", "[bench]") {
   }
   CHECK(run_quant({"bench", "kernels", "--codec", "int99"}).code == 2);
   CHECK(run_quant({"bench", "kernels", "--batch", "0"}).code == 2);
+  CHECK(run_quant({"bench", "kernels", "--device", "tpu"}).code == 2);
+}
+
+TEST_CASE("bench kernels measures a device, or says that there is none", "[bench]") {
+  const std::vector<std::string> arguments{"bench", "kernels", "--device", "cuda",     "--shape", "256x384", "--batch",
+                                           "1",     "--batch", "20",       "--rounds", "1",       "--json"};
+  const Outcome outcome = run_quant(arguments);
+  if (quant::cuda_devices().empty()) {
+    CHECK(outcome.code != 0);
+    CHECK((outcome.out + outcome.err).find(quant::has_cuda_kernels() ? "no CUDA device" : "no CUDA kernels") !=
+          std::string::npos);
+    return;
+  }
+  const auto json = json_of(outcome);
+  CHECK(json.at("device").is_string());
+  for (const auto& result : json.at("results")) {
+    INFO(result.dump());
+    for (const char* key : {"seconds", "gb_per_s", "copy_gb_per_s", "copy_ratio", "gflops"}) {
+      CHECK(result.at(key) > 0.0);
+    }
+  }
 }

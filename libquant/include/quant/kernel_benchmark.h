@@ -43,6 +43,23 @@ class KernelBenchmark {
   std::unique_ptr<State> state_;
 };
 
+/// The same on a CUDA device. Its limits are other ones: read_rate is that of copying on the device, bytes read and
+/// written counted, and product_rate cuBLASLt's FP16 product with dequantized weights (0 where the library is not
+/// found). Inputs and results stay on the device; times are those of its clock.
+class CudaKernelBenchmark {
+ public:
+  /// Throws as KernelBenchmark and CudaLinear do.
+  CudaKernelBenchmark(std::string_view codec, std::uint64_t rows, std::uint64_t cols, int device);
+  ~CudaKernelBenchmark();
+
+  std::vector<Activations> activations() const;
+  KernelSpeed measure(Activations activations, std::uint64_t batch, int rounds) const;
+
+ private:
+  struct State;
+  std::unique_ptr<State> state_;
+};
+
 /// "f32", "bf16", "int8".
 std::string_view to_string(Activations activations);
 

@@ -160,13 +160,6 @@ void store_scale(ScaleType type, float value, std::byte* out, std::uint64_t inde
   std::memcpy(out + index * sizeof half, &half, sizeof half);
 }
 
-// The place of the scale of a packed group.
-std::uint64_t unit_of(const QuantizedTensor& weight, std::uint64_t row, std::uint64_t group) {
-  if (weight.grid.flat == 0) return row / weight.grid.row_extent * weight.grid.cols + group;
-  const std::uint64_t flat = weight.grid.flat;
-  return flat <= weight.cols ? row * (weight.cols / flat) + group : row / (flat / weight.cols);
-}
-
 void pack_scales(const QuantizedTensor& weight, std::uint64_t groups, PackedMatrix& out, int threads) {
   const bool unit_scales = weight.scales.empty();  // learned codebooks
   const std::vector<float> one{1.0F};
@@ -193,6 +186,8 @@ void pack_scales(const QuantizedTensor& weight, std::uint64_t groups, PackedMatr
   });
 }
 
+}  // namespace
+
 bool usual_numbers(const QuantizedTensor& weight) {
   return std::ranges::none_of(weight.scales, is_unusual_scale) &&
          std::ranges::all_of(weight.real_zero_points, [](float zero) { return std::abs(zero) < 0x1p90F; }) &&
@@ -200,7 +195,11 @@ bool usual_numbers(const QuantizedTensor& weight) {
          std::isfinite(1.0F / weight.global_scale);
 }
 
-}  // namespace
+std::uint64_t unit_of(const QuantizedTensor& weight, std::uint64_t row, std::uint64_t group) {
+  if (weight.grid.flat == 0) return row / weight.grid.row_extent * weight.grid.cols + group;
+  const std::uint64_t flat = weight.grid.flat;
+  return flat <= weight.cols ? row * (weight.cols / flat) + group : row / (flat / weight.cols);
+}
 
 cpu::PackedStrip PackedMatrix::strip(std::uint64_t index) const {
   const std::size_t scale_bytes = shape.scale_type == ScaleType::f32 ? 4 : 2;

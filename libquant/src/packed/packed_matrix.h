@@ -22,6 +22,11 @@ struct ColumnPlan {
 /// Nothing where padding would double the work.
 std::optional<ColumnPlan> plan_columns(const QuantizedTensor& weight);
 
+/// The place of the scale of a row and a group of a matrix that plan_columns takes.
+std::uint64_t unit_of(const QuantizedTensor& weight, std::uint64_t row, std::uint64_t group);
+/// All scales, real zero points and tables are numbers that kernels may move by powers of two.
+bool usual_numbers(const QuantizedTensor& weight);
+
 struct PackedMatrix {
   cpu::PackedShape shape{};
   std::uint64_t rows = 0;
