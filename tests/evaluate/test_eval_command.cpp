@@ -156,7 +156,7 @@ TEST_CASE("figures do not depend on threads and memory") {
   auto one = arguments;
   one.insert(one.end(), {"--threads", "1"});
   auto tight = arguments;
-  tight.insert(tight.end(), {"--threads", "3", "--memory", "40M"});
+  tight.insert(tight.end(), {"--threads", "3", "--memory", "48M"});
   const auto a = eval_json(one);
   const auto b = eval_json(tight);
   CHECK(a.at("run").at("resident") == true);

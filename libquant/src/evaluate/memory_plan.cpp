@@ -13,6 +13,8 @@ namespace {
 
 // So many tokens fill the processor in one product; fewer read the weights too often, more take memory for nothing.
 constexpr std::uint64_t kChunkTokens = 1024;
+// Heap of the program, its libraries (oneDNN's kernels too), tokenizer and text, measured.
+constexpr std::uint64_t kBaseMemory = 9U << 20U;
 
 std::uint64_t bytes_per_weight(ProductType product) { return product == ProductType::bf16 ? 2 : 4; }
 
@@ -105,7 +107,8 @@ MemoryPlan plan_memory(const ModelProgram& program, const ModelWeights& weights,
   const std::uint64_t logits = rows * program.vocabulary * sizeof(float) + rows * head.per_token + scratch;
   MemoryPlan plan;
   plan.chunk_tokens = std::min(tokens, std::max(longest, kChunkTokens));
-  const auto others = [&] { return with_head.loading + std::max(logits, plan.chunk_tokens * memory.per_token); };
+  const std::uint64_t base = kBaseMemory / static_cast<std::uint64_t>(std::max(1, options.models));
+  const auto others = [&] { return base + with_head.loading + std::max(logits, plan.chunk_tokens * memory.per_token); };
   const std::uint64_t state = program.hidden * sizeof(float);
   plan.weight_bytes = with_head.all_weights;
   plan.group_tokens = tokens;
