@@ -22,6 +22,7 @@ class EmulatedBackend : public cuda::Backend {
     ++allocated_;
     return memory;
   }
+  void wait() noexcept override {}
   void free(void* memory, void*) noexcept override {
     --allocated_;
     std::free(memory);

@@ -34,6 +34,7 @@ class Backend {
 
   virtual void* allocate(std::size_t bytes, void* stream) = 0;
   virtual void free(void* memory, void* stream) noexcept = 0;
+  virtual void wait() noexcept = 0;  ///< for all work on all streams
   virtual void to_device(void* to, const void* from, std::size_t bytes, void* stream) = 0;
   virtual void to_host(void* to, const void* from, std::size_t bytes, void* stream) = 0;  ///< and waits for it
 

@@ -14,11 +14,14 @@ namespace quant::cuda {
 namespace {
 
 constexpr std::size_t kWorkspace = std::size_t{32} << 20;
-constexpr std::uint64_t kKeptMemory = std::uint64_t{256} << 20;  // free memory that the pool does not give back
+// The pool keeps what is freed. The limit counts memory in use as well, weights too, so that any number would be
+// reached by large models, and every product would have its memory mapped anew.
+constexpr std::uint64_t kKeptMemory = UINT64_MAX;
 
 void check(int code, std::string_view what) {
   const auto error = static_cast<cudaError_t>(code);
   if (error == cudaSuccess) return;
+  (void)cudaGetLastError();  // launches are judged by it: the next one must not find this error
   const bool memory = error == cudaErrorMemoryAllocation;
   throw Error(ErrorCode::io, fmt::format("CUDA: {} failed: {}.", what, cudaGetErrorString(error)),
               memory ? "use a smaller model, or another device" : "");
@@ -70,7 +73,24 @@ void* CudaBackend::allocate(std::size_t bytes, void* stream) {
   return memory;
 }
 
-void CudaBackend::free(void* memory, void* stream) noexcept { (void)cudaFreeAsync(memory, stream_of(stream)); }
+// As Current, for what must not throw. The default stream is that of the device in use, which may be another.
+template <class Action>
+void CudaBackend::on_device(const Action& action) noexcept {
+  int before = -1;
+  if (cudaGetDevice(&before) != cudaSuccess) before = -1;
+  if (before != device_) (void)cudaSetDevice(device_);
+  action();
+  if (before >= 0 && before != device_) (void)cudaSetDevice(before);
+  (void)cudaGetLastError();  // at the end of the process the driver may be gone
+}
+
+void CudaBackend::free(void* memory, void* stream) noexcept {
+  on_device([&] { (void)cudaFreeAsync(memory, stream_of(stream)); });
+}
+
+void CudaBackend::wait() noexcept {
+  on_device([] { (void)cudaDeviceSynchronize(); });
+}
 
 void CudaBackend::to_device(void* to, const void* from, std::size_t bytes, void* stream) {
   const Current current(device_);
@@ -159,16 +179,24 @@ double CudaBackend::seconds_of(const std::function<void()>& work) {
 
 bool has_kernels() { return true; }
 
+std::string device_trouble() {
+  int count = 0;
+  const cudaError_t error = cudaGetDeviceCount(&count);
+  (void)cudaGetLastError();
+  return error == cudaSuccess || error == cudaErrorNoDevice ? "" : cudaGetErrorString(error);
+}
+
 std::vector<CudaDevice> devices() {
   int count = 0;
-  if (cudaGetDeviceCount(&count) != cudaSuccess) {
-    (void)cudaGetLastError();  // no driver, or none that is recent enough: no devices
-    return {};
-  }
+  if (!device_trouble().empty() || cudaGetDeviceCount(&count) != cudaSuccess) return {};
   std::vector<CudaDevice> found;
   for (int i = 0; i < count; ++i) {
     cudaDeviceProp properties{};
-    if (cudaGetDeviceProperties(&properties, i) != cudaSuccess || properties.major < 8) continue;
+    if (cudaGetDeviceProperties(&properties, i) != cudaSuccess) {
+      (void)cudaGetLastError();
+      continue;
+    }
+    if (properties.major < 8) continue;
     found.push_back({i, properties.name, properties.totalGlobalMem, properties.major, properties.minor});
   }
   return found;

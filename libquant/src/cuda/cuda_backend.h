@@ -15,6 +15,7 @@ class CudaBackend : public Backend {
 
   void* allocate(std::size_t bytes, void* stream) override;
   void free(void* memory, void* stream) noexcept override;
+  void wait() noexcept override;
   void to_device(void* to, const void* from, std::size_t bytes, void* stream) override;
   void to_host(void* to, const void* from, std::size_t bytes, void* stream) override;
   void run(const PlainProduct& product, void* stream) override;
@@ -33,6 +34,9 @@ class CudaBackend : public Backend {
   double seconds_of(const std::function<void()>& work);
 
  private:
+  template <class Action>
+  void on_device(const Action& action) noexcept;
+
   int device_;
   void* pool_ = nullptr;
   std::unique_ptr<DenseLibrary> dense_;

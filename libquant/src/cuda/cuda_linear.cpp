@@ -19,7 +19,10 @@ void check_device(int wanted) {
   }
   const std::vector<CudaDevice> found = cuda_devices();
   if (found.empty()) {
-    throw Error(ErrorCode::unsupported, "There is no CUDA device of compute capability 8.0 or later on this machine.",
+    const std::string trouble = device_trouble();
+    throw Error(ErrorCode::unsupported,
+                fmt::format("There is no CUDA device of compute capability 8.0 or later on this machine{}.",
+                            trouble.empty() ? "" : fmt::format(" (CUDA says: {})", trouble)),
                 "check that the driver is installed and nvidia-smi lists the device, or use the processor",
                 "NoCudaDevice");
   }
@@ -39,6 +42,8 @@ struct CudaLinear::State {
   State(std::shared_ptr<cuda::Backend> device, const QuantizedTensor& weight, std::span<const float> bias, bool tuned,
         int threads)
       : backend(std::move(device)), linear(*backend, weight, bias, tuned, threads) {}
+  // Products on streams of the caller may still read the weights.
+  ~State() { backend->wait(); }
 };
 
 std::vector<CudaDevice> cuda_devices() { return cuda::devices(); }
@@ -88,6 +93,10 @@ void CudaLinear::multiply(std::span<const float> x, std::uint64_t tokens, std::s
 
 void CudaLinear::multiply_on_device(const float* x, std::uint64_t tokens, float* y, const PackedOptions& options,
                                     void* stream) const {
+  const auto aligned = [](const float* place) { return reinterpret_cast<std::uintptr_t>(place) % 16 == 0; };
+  if (!aligned(x) || !aligned(y)) {
+    throw Error(ErrorCode::usage, "CudaLinear::multiply_on_device: x and y have to be aligned to 16 bytes.");
+  }
   state_->linear.multiply(x, tokens, y, options, stream);
 }
 

@@ -60,7 +60,7 @@ DeviceBuffer DeviceLinear::upload(const std::vector<Value>& values) const {
 
 DeviceLinear::DeviceLinear(Backend& backend, const QuantizedTensor& weight, std::span<const float> bias, bool tuned,
                            int threads)
-    : backend_(&backend), rows_(weight.rows), cols_(weight.cols) {
+    : backend_(&backend), rows_(weight.rows), cols_(weight.cols), plain_only_(!tuned) {
   bias_ = upload(std::vector<float>(bias.begin(), bias.end()));
   if (rows_ == 0 || cols_ == 0) return;
   set_sparse(weight.sparse);
@@ -194,7 +194,7 @@ void DeviceLinear::run_part(const float* x, std::uint64_t tokens, float* y, cons
   if (options.activations == Activations::int8 && int8_) return run_coded(x, tokens, y, options.input, stream);
   const bool bf16 = options.activations == Activations::bf16;
   const std::uint64_t limit = tiles_ ? kTileTokens : kPlainLimit;
-  if (tokens > limit && backend_->multiplies_dense()) return run_dense(x, tokens, y, bf16, stream);
+  if (!plain_only_ && tokens > limit && backend_->multiplies_dense()) return run_dense(x, tokens, y, bf16, stream);
   if (tiles_) return run_float_tiles(x, tokens, y, bf16, stream);
   PlainProduct product{};
   product.matrix = plain_->matrix;

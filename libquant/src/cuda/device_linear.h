@@ -68,6 +68,7 @@ class DeviceLinear {
 
   Backend* backend_;
   std::uint64_t rows_, cols_;
+  bool plain_only_;
   bool int8_ = false;
   std::optional<DeviceTiles> tiles_;
   std::optional<DevicePlain> plain_;

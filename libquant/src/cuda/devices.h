@@ -2,6 +2,7 @@
 #pragma once
 
 #include <memory>
+#include <string>
 #include <vector>
 
 #include "cuda/backend.h"
@@ -11,6 +12,8 @@ namespace quant::cuda {
 
 bool has_kernels();
 std::vector<CudaDevice> devices();
+/// Why CUDA cannot say which devices there are (no driver, too old a one, ...), or nothing.
+std::string device_trouble();
 /// Throws the errors of CudaLinear's constructor unless devices() has that one.
 void check_device(int wanted);
 /// One backend per device for the whole process; `device` is one of devices().

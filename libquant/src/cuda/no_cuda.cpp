@@ -6,6 +6,7 @@ namespace quant::cuda {
 
 bool has_kernels() { return false; }
 std::vector<CudaDevice> devices() { return {}; }
+std::string device_trouble() { return {}; }
 std::shared_ptr<Backend> backend_of(int) {
   throw Error(ErrorCode::internal, "A build without CUDA kernels was asked for a device.");
 }

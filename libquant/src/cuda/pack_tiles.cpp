@@ -32,6 +32,9 @@ std::optional<CodeForm> form_of(const QuantizedTensor& weight) {
   if (args.type == NumberType::integer) {
     if (!weight.real_zero_points.empty()) return std::nullopt;
     form.bits = args.num_bits <= 2 ? 2 : args.num_bits <= 4 ? 4 : 8;
+    // Narrow codes are decoded in BF16, which holds 128 + offset + zero point up to 256.
+    const auto zero = std::ranges::max_element(weight.zero_points);
+    if (zero != weight.zero_points.end() && *zero + (1 << (form.bits - 1)) > 128) form.bits = 8;
     form.offset = 1 << (form.bits - 1);
     return form;
   }
