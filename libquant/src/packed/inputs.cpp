@@ -197,6 +197,7 @@ OutlierColumns find_outliers(const InputColumns& columns, std::span<const float>
 std::vector<float> interleave_outliers(const InputColumns& columns, const OutlierColumns& outliers,
                                        std::span<const float> x, TokenBlocks blocks) {
   const std::size_t count = outliers.source.size();
+  if (count == 0) return {};
   std::vector<float> out(blocks.padded() * count, 0.0F);
   for (std::uint64_t token = 0; token < blocks.tokens; ++token) {
     const float* row = x.data() + token * columns.cols;
