@@ -249,6 +249,19 @@ TEST_CASE("sequences beyond the model's positions are a warning with both number
   CHECK(has(eval.err, fmt::format("windows of {} tokens, but the model was made for {} positions", longer, positions)));
 }
 
+TEST_CASE("fewer tokens than inputs are a warning that names the widest linear", "[run]") {
+  const TempDir dir;
+  write_file(dir / "r.yaml", two_linears(""));
+  const auto warnings = [&](const std::string& samples) {
+    return json_of(quietly(with({"plan", (dir / "r.yaml").string(), "--model", example_model(), "--json"},
+                                text(samples, "64"))))
+        .at("warnings")
+        .dump();
+  };
+  CHECK(has(warnings("7"), "448 tokens for 512 inputs (model.layers.0.mlp.down_proj)"));
+  CHECK_FALSE(has(warnings("8"), "tokens for 512 inputs"));
+}
+
 TEST_CASE("a limit that two models share is named as it was given", "[eval]") {
   const Outcome eval = quietly({"eval", example_model(), "--base", example_model(), "--text",
                                 example_model() + "/evaluation.txt", "--seq-len", "256", "--memory", "20M"});

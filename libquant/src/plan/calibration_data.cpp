@@ -67,6 +67,22 @@ void check_data(Plan& plan, const CalibrationWork& work) {
   }
 }
 
+// A Gram matrix of fewer tokens than columns is singular: codes then fit the text, and the error on it looks small.
+void warn_of_few_tokens(Plan& plan, const CalibrationWork& work) {
+  const PlannedLinear* widest = nullptr;
+  for (const PlannedLinear& linear : plan.linears) {
+    const ModifierAlgorithm& algorithm = work.algorithms[linear.modifier];
+    if (algorithm.calibrated == nullptr || !algorithm.own->needs().gram) continue;
+    if (widest == nullptr || linear.shape.cols > widest->shape.cols) widest = &linear;
+  }
+  const std::uint64_t tokens = work.data.tokens();
+  if (widest == nullptr || tokens >= widest->shape.cols) return;
+  plan.warnings.push_back(
+      fmt::format("calibration data: {} tokens for {} inputs ({}); with fewer tokens than inputs weights are fitted to "
+                  "the text, not to the model: take several times as many",
+                  tokens, widest->shape.cols, widest->shape.module));
+}
+
 }  // namespace
 
 namespace plan_detail {
@@ -95,6 +111,7 @@ bool read_data(Plan& plan, CalibrationWork& work, bool has_program) {
     return false;
   }
   if (has_program) check_data(plan, work);
+  warn_of_few_tokens(plan, work);
   return true;
 }
 

@@ -62,7 +62,7 @@ void check_modifiers(Plan& plan, const std::vector<ModifierAlgorithm>& algorithm
     } else if (algorithms[m].quantizer != nullptr && algorithms[m].own->needs().gram) {
       plan.problems.push_back(
           fmt::format("{}: {} takes the importance of weights from calibration (importance: hessian), or from a file "
-                      "of sensitivities, not from both",
+                      "of sensitivities, not from both: set importance: none",
                       modifier.where.to_string(), modifier.type));
     }
   }
