@@ -6,6 +6,8 @@ namespace quant {
 CalibrationNeeds& CalibrationNeeds::operator|=(const CalibrationNeeds& other) {
   absmax = absmax || other.absmax;
   mean_abs = mean_abs || other.mean_abs;
+  mean = mean || other.mean;
+  square = square || other.square;
   gram = gram || other.gram;
   cross_gram = cross_gram || other.cross_gram;
   residual = residual || other.residual;
@@ -35,6 +37,8 @@ void rescale(InputStatistics& statistics, std::span<const float> s) {
   divide_columns(statistics.minimum);
   divide_columns(statistics.maximum);
   divide_columns(statistics.mean_abs);
+  divide_columns(statistics.mean);
+  for (int twice = 0; twice < 2; ++twice) divide_columns(statistics.square);
   divide_columns(statistics.rows);
   divide_columns(statistics.residual);
   divide_both(statistics.gram);

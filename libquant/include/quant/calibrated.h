@@ -21,6 +21,8 @@ struct InputStatistics {
   std::vector<float> minimum;     ///< [cols]: min x; with absmax
   std::vector<float> maximum;     ///< [cols]: max x; with absmax
   std::vector<float> mean_abs;    ///< [cols]: mean |x|
+  std::vector<float> mean;        ///< [cols]: mean x
+  std::vector<float> square;      ///< [cols]: mean x^2; also the diagonal of `gram`, which stands in for it if empty
   std::vector<float> gram;        ///< [cols, cols]: H = X^T X / tokens, symmetric, both halves
   std::vector<float> cross_gram;  ///< [cols, cols]: (F - X)^T X / tokens, F the inputs in the unquantized model
   std::vector<float> residual;    ///< [outputs, cols]: (R_F - R)^T X / tokens, R what the one linear that reads X is

@@ -73,6 +73,8 @@ struct QuantArgs {
   /// Of dynamic inputs per token, as LLM.int8() has it: columns with a magnitude of at least this in any row of a
   /// sequence stay float, and such magnitudes do not widen a row's range. 0: none.
   double outlier_threshold = 0;
+  /// Weights that are exactly 0 get codes whose value is exactly 0: a pruned matrix stays as sparse as it is.
+  bool keep_zeros = false;
 
   friend bool operator==(const QuantArgs&, const QuantArgs&) = default;
 };

@@ -20,6 +20,8 @@ inline constexpr StatisticsPart kStatisticsParts[] = {
     {"minimum", &InputStatistics::minimum, &CalibrationNeeds::absmax, StatisticsPart::Rows::one},
     {"maximum", &InputStatistics::maximum, &CalibrationNeeds::absmax, StatisticsPart::Rows::one},
     {"mean_abs", &InputStatistics::mean_abs, &CalibrationNeeds::mean_abs, StatisticsPart::Rows::one},
+    {"mean", &InputStatistics::mean, &CalibrationNeeds::mean, StatisticsPart::Rows::one},
+    {"square", &InputStatistics::square, &CalibrationNeeds::square, StatisticsPart::Rows::one},
     {"cross_gram", &InputStatistics::cross_gram, &CalibrationNeeds::cross_gram, StatisticsPart::Rows::cols},
     {"rows", &InputStatistics::rows, &CalibrationNeeds::rows, StatisticsPart::Rows::sample}};
 inline constexpr const char* kGramUpper = "gram_upper";  ///< [cols (cols + 1) / 2]: row after row, from the diagonal on

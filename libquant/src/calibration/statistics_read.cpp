@@ -58,6 +58,8 @@ class GroupReader {
     StatisticsSummary summary{result_.tokens, result_.cols, {}};
     summary.parts.absmax = has("absmax") || (has("minimum") && has("maximum"));
     summary.parts.mean_abs = has("mean_abs");
+    summary.parts.mean = has("mean");
+    summary.parts.square = has("square");
     summary.parts.gram = has(calibration::kGramUpper) || has(calibration::kGramFull);
     summary.parts.cross_gram = has("cross_gram");
     // Other parts of no extent do not fit the channels; as many rows as none are no rows.
@@ -238,7 +240,9 @@ std::string group_of(const StatisticsFileReader& reader, const std::filesystem::
 }  // namespace
 
 InputStatistics StatisticsFileReader::read(const std::string& module) const {
-  return read(module, {.absmax = true, .mean_abs = true, .gram = true, .cross_gram = true, .rows = true});
+  return read(
+      module,
+      {.absmax = true, .mean_abs = true, .mean = true, .square = true, .gram = true, .cross_gram = true, .rows = true});
 }
 
 InputStatistics StatisticsFileReader::read(const std::string& module, const CalibrationNeeds& parts) const {

@@ -15,6 +15,7 @@ constexpr std::size_t kNamed = 8;
 bool has_parts(const InputStatistics& found, const CalibrationNeeds& needs, std::uint64_t width) {
   const bool ranges = !found.absmax.empty() && !found.minimum.empty() && !found.maximum.empty();
   return found.cols == width && (!needs.absmax || ranges) && (!needs.mean_abs || !found.mean_abs.empty()) &&
+         (!needs.mean || !found.mean.empty()) && (!needs.square || !found.square.empty()) &&
          (!needs.gram || !found.gram.empty()) && (!needs.rows || !found.rows.empty());
 }
 

@@ -20,6 +20,8 @@ StatisticsCollector::StatisticsCollector(std::uint64_t cols, const CalibrationNe
     statistics_.maximum.assign(cols, -std::numeric_limits<float>::infinity());
   }
   if (needs.mean_abs) sum_abs_.assign(cols, 0.0);
+  if (needs.mean) sum_.assign(cols, 0.0);
+  if (needs.square) sum_square_.assign(cols, 0.0);
   if (needs.gram || needs.cross_gram || needs.residual) {
     gram_.emplace(cols, product, needs.cross_gram, needs.residual ? outputs : 0);
   }
@@ -28,7 +30,7 @@ StatisticsCollector::StatisticsCollector(std::uint64_t cols, const CalibrationNe
 void StatisticsCollector::add(std::span<const float> x, std::span<const float> reference, std::uint64_t count,
                               int threads, const ResidualRows& residual) {
   if (count == 0) return;
-  if (needs_.absmax || needs_.mean_abs) add_ranges(x, count, threads);
+  if (needs_.absmax || needs_.mean_abs || needs_.mean || needs_.square) add_ranges(x, count, threads);
   if (needs_.rows) add_rows(x, count);
   if (gram_) gram_->add(x, reference, residual.reference, residual.own, count, threads);
   statistics_.tokens += count;
@@ -51,6 +53,14 @@ void StatisticsCollector::add_ranges(std::span<const float> x, std::uint64_t cou
       }
       if (needs_.mean_abs) {
         for (std::uint64_t c = begin; c < end; ++c) sum_abs_[c] += std::fabs(static_cast<double>(row[c]));
+      }
+      if (needs_.mean) {
+        for (std::uint64_t c = begin; c < end; ++c) sum_[c] += static_cast<double>(row[c]);
+      }
+      if (needs_.square) {
+        for (std::uint64_t c = begin; c < end; ++c) {
+          sum_square_[c] += static_cast<double>(row[c]) * static_cast<double>(row[c]);
+        }
       }
     }
   }
@@ -76,6 +86,13 @@ void StatisticsCollector::add_rows(std::span<const float> x, std::uint64_t count
   }
 }
 
+std::vector<float> StatisticsCollector::means(const std::vector<double>& sums) const {
+  const double tokens = static_cast<double>(std::max<std::uint64_t>(statistics_.tokens, 1));
+  std::vector<float> result;
+  for (const double sum : sums) result.push_back(static_cast<float>(sum / tokens));
+  return result;
+}
+
 InputStatistics StatisticsCollector::take(int threads) {
   const std::uint64_t cols = statistics_.cols;
   if (needs_.absmax) {
@@ -88,11 +105,9 @@ InputStatistics StatisticsCollector::take(int threads) {
       statistics_.absmax[c] = std::max(std::fabs(statistics_.minimum[c]), std::fabs(statistics_.maximum[c]));
     }
   }
-  if (needs_.mean_abs) {
-    statistics_.mean_abs.resize(cols);
-    const double tokens = static_cast<double>(std::max<std::uint64_t>(statistics_.tokens, 1));
-    for (std::uint64_t c = 0; c < cols; ++c) statistics_.mean_abs[c] = static_cast<float>(sum_abs_[c] / tokens);
-  }
+  statistics_.mean_abs = means(sum_abs_);
+  statistics_.mean = means(sum_);
+  statistics_.square = means(sum_square_);
   if (needs_.cross_gram) statistics_.cross_gram = gram_->take_cross(threads);
   if (needs_.residual) statistics_.residual = gram_->take_outputs(threads);
   if (gram_) statistics_.gram = gram_->take_gram(threads);

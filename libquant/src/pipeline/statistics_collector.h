@@ -3,6 +3,7 @@
 
 #include <optional>
 #include <span>
+#include <vector>
 
 #include "quant/calibrated.h"
 #include "quant/linalg.h"
@@ -30,11 +31,12 @@ class StatisticsCollector {
 
  private:
   void add_ranges(std::span<const float> x, std::uint64_t count, int threads);
+  std::vector<float> means(const std::vector<double>& sums) const;
   void add_rows(std::span<const float> x, std::uint64_t count);
 
   CalibrationNeeds needs_;
   InputStatistics statistics_;
-  std::vector<double> sum_abs_;
+  std::vector<double> sum_abs_, sum_, sum_square_;  // of columns, where they are needed
   std::optional<GramAccumulator> gram_;
   std::uint64_t row_distance_ = 1;
 };

@@ -164,7 +164,8 @@ class Planner {
       unit.asked.residual = unit.residual >= 0;
       unit.needs = unit.asked;
       // What another recipe may want.
-      if (work_->save_statistics) unit.needs.absmax = unit.needs.mean_abs = unit.needs.gram = true;
+      if (work_->save_statistics)
+        unit.needs |= {.absmax = true, .mean_abs = true, .mean = true, .square = true, .gram = true};
       work_->second_stream = work_->second_stream || unit.needs.cross_gram || unit.needs.residual;
     }
     return sweep;

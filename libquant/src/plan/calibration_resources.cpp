@@ -373,7 +373,7 @@ double solve_operations(const Plan& plan, const CalibrationWork& work, const Inp
 std::uint64_t statistics_bytes(const Program& program, const InputUnit& unit) {
   const std::uint64_t cols = value_of(program, unit.value).width;
   const CalibrationNeeds& needs = unit.needs;
-  std::uint64_t bytes = cols * 24;
+  std::uint64_t bytes = cols * 40;
   if (needs_gram(needs)) bytes += cols * cols * sizeof(float);
   if (needs.cross_gram) bytes += cols * cols * sizeof(float);
   if (needs.residual) bytes += value_of(program, unit.residual).width * cols * sizeof(float);

@@ -29,6 +29,8 @@ std::string missing_parts(const CalibrationNeeds& needs, const CalibrationNeeds&
   };
   add(needs.absmax, found.absmax, "absmax");
   add(needs.mean_abs, found.mean_abs, "mean_abs");
+  add(needs.mean, found.mean, "mean");
+  add(needs.square, found.square, "square");
   add(needs.gram, found.gram, "a Gram matrix");
   add(needs.rows, found.rows, "rows");
   return text;
@@ -105,6 +107,8 @@ InputUnit unit_of(const WorkSite& site) {
 InputStatistics only(InputStatistics statistics, const CalibrationNeeds& parts) {
   if (!parts.absmax) statistics.absmax.clear(), statistics.minimum.clear(), statistics.maximum.clear();
   if (!parts.mean_abs) statistics.mean_abs.clear();
+  if (!parts.mean) statistics.mean.clear();
+  if (!parts.square) statistics.square.clear();
   if (!parts.gram) statistics.gram.clear();
   if (!parts.cross_gram) statistics.cross_gram.clear();
   if (!parts.residual) statistics.residual.clear();
