@@ -17,6 +17,7 @@
 #include "pipeline/run_state.h"
 #include "pipeline/sensitivity_check.h"
 #include "pipeline/statistics_keeper.h"
+#include "plan/resources.h"
 #include "quant/error.h"
 #include "thread_pool.h"
 
@@ -112,6 +113,11 @@ class Run {
     return item.quantized ? plan_.linears[item.index].weight->bytes : plan_.copies[item.index].tensor->bytes;
   }
 
+  bool is_pruned(const ItemKey& key) const {
+    const PlannedItem& item = plan_.shards[key.first].items[key.second];
+    return item.quantized && !plan_.linears[item.index].pruning.empty();
+  }
+
   std::vector<ItemKey> open_items() {
     std::vector<ItemKey> open;
     for (std::size_t s = 0; s < plan_.shards.size(); ++s) {
@@ -167,7 +173,7 @@ class Run {
     for (std::size_t next = 0; next < open.size();) {
       std::vector<ItemKey> batch;
       for (std::uint64_t bytes = 0; next < open.size() && (batch.empty() || bytes < kBatchBytes); ++next) {
-        bytes += source_bytes(open[next]);
+        bytes += source_bytes(open[next]) * (is_pruned(open[next]) ? kBatchBytes / kPrunedBytes : 1);
         batch.push_back(open[next]);
       }
       progress_.current = name_of(batch.front());

@@ -323,6 +323,7 @@ namespace plan_detail {
 CalibrationNeeds needs_of(const Plan& plan, const CalibrationWork& work, std::size_t linear) {
   const PlannedLinear& planned = plan.linears[linear];
   CalibrationNeeds needs = work.algorithms[planned.modifier].own->needs();
+  for (const PlannedPruning& pruning : planned.pruning) needs |= work.algorithms[pruning.modifier].own->needs();
   needs.absmax = needs.absmax || needs_input_range(plan.groups[planned.scheme].scheme);
   return needs;
 }
