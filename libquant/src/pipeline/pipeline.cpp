@@ -19,6 +19,7 @@
 #include "pipeline/statistics_keeper.h"
 #include "plan/resources.h"
 #include "quant/error.h"
+#include "quant/sparsity_profile.h"
 #include "thread_pool.h"
 
 namespace quant {
@@ -55,6 +56,11 @@ class Run {
   static constexpr const char* kReport = "report.json";
 
   static const Plan& runnable(const Plan& plan) {
+    for (const RecipeModifier& modifier : plan.recipe.modifiers) {
+      if (sparsity_profile(modifier).empty()) continue;
+      throw Error(ErrorCode::usage, modifier.where.to_string() + ": the sparsity_profile is not resolved",
+                  "call resolve_sparsity_profile and plan the recipe that with_sparsities makes of it");
+    }
     if (plan.problems.empty()) return plan;
     throw Error(ErrorCode::usage, "the plan has problems and cannot run: " + plan.problems.front());
   }

@@ -303,13 +303,15 @@ std::string identity_of(const Plan& plan, const std::vector<ModifierAlgorithm>& 
 // Groups that no linear got would make loaders look for modules that are not there.
 std::vector<SchemeGroup> groups_in_use(const Plan& plan) {
   std::vector<bool> used(plan.groups.size(), false);
-  for (const PlannedLinear& linear : plan.linears) used[linear.scheme] = true;
+  for (const PlannedLinear& linear : plan.linears) {
+    if (is_described(plan, linear)) used[linear.scheme] = true;
+  }
   std::vector<SchemeGroup> groups;
   for (std::size_t i = 0; i < plan.groups.size(); ++i) {
-    if (!used[i] || !is_stored_group(plan, plan.groups[i])) continue;
+    if (!used[i]) continue;
     groups.push_back(plan.groups[i]);
     for (const PlannedLinear& linear : plan.linears) {
-      if (linear.scheme == i && &layout_for(plan, linear) == plan.layout) {
+      if (linear.scheme == i && is_described(plan, linear)) {
         groups.back().linears.push_back(linear.shape);
       }
     }

@@ -14,16 +14,13 @@ QuantArgs weight_args(const Plan& plan, const PlannedLinear& linear) {
   return args;
 }
 
-const Layout& layout_for(const Plan& plan, const PlannedLinear& linear) {
-  const bool dense = is_plain(*plan.groups[linear.scheme].scheme.weights) &&
-                     !(plan.layout->omits_zeros() && linear.shape.sparsity.has_value());
-  return dense ? dense_layout() : *plan.layout;
+bool is_described(const Plan& plan, const PlannedLinear& linear) {
+  const bool compact = plan.layout != nullptr && plan.layout->omits_zeros() && linear.shape.sparsity.has_value();
+  return compact || !is_plain(*plan.groups[linear.scheme].scheme.weights);
 }
 
-bool is_stored_group(const Plan& plan, const SchemeGroup& group) {
-  return std::any_of(plan.linears.begin(), plan.linears.end(), [&](const PlannedLinear& linear) {
-    return &plan.groups[linear.scheme] == &group && &layout_for(plan, linear) == plan.layout;
-  });
+const Layout& layout_for(const Plan& plan, const PlannedLinear& linear) {
+  return is_described(plan, linear) ? *plan.layout : dense_layout();
 }
 
 std::uint64_t count_violations(std::span<const float> row, std::uint32_t keep, std::uint32_t of) {

@@ -14,10 +14,10 @@ namespace quant {
 
 /// How the weights of a linear are coded: its scheme's arguments, with keep_zeros where it is pruned.
 QuantArgs weight_args(const Plan& plan, const PlannedLinear& linear);
+/// Whether the plan's layout stores a linear and config.json names it; else it is a tensor like any other.
+bool is_described(const Plan& plan, const PlannedLinear& linear);
 /// The layout that stores a linear: that of the plan, or dense tensors for plain numbers.
 const Layout& layout_for(const Plan& plan, const PlannedLinear& linear);
-/// Whether a group of schemes stands in config.json.
-bool is_stored_group(const Plan& plan, const SchemeGroup& group);
 
 /// Groups of `of` weights of a row with more than `keep` that are not 0.
 std::uint64_t count_violations(std::span<const float> row, std::uint32_t keep, std::uint32_t of);
