@@ -70,6 +70,14 @@ std::uint64_t mask_row_bits(const StoredSparsity& sparsity, std::uint64_t cols) 
   return bits == 0 ? cols : cols / sparsity.of * bits;
 }
 
+bool has_pattern(const StoredSparsity& sparsity, std::span<const std::uint8_t> mask) {
+  for (std::size_t first = 0; sparsity.of > 0 && first < mask.size(); first += sparsity.of) {
+    const auto group = mask.subspan(first, sparsity.of);
+    if (std::count(group.begin(), group.end(), 1) != static_cast<std::ptrdiff_t>(sparsity.keep)) return false;
+  }
+  return true;
+}
+
 }  // namespace
 
 unsigned pattern_bits(const StoredSparsity& sparsity) {
@@ -102,6 +110,7 @@ bool pack_mask(const StoredSparsity& sparsity, std::span<const std::uint8_t> mas
   std::fill(out.begin(), out.end(), std::byte{0});
   const unsigned bits = pattern_bits(sparsity);
   if (bits == 0) {
+    if (!has_pattern(sparsity, mask)) return false;
     for (std::size_t c = 0; c < mask.size(); ++c) {
       if (mask[c] != 0) out[c / 8] |= std::byte{1} << (c % 8);
     }
@@ -122,7 +131,7 @@ bool unpack_mask(const StoredSparsity& sparsity, std::span<const std::byte> pack
   }
   if (bits == 0) {
     for (std::size_t c = 0; c < mask.size(); ++c) mask[c] = static_cast<std::uint8_t>(BitStream::get(packed, c, 1));
-    return true;
+    return has_pattern(sparsity, mask);
   }
   for (std::size_t g = 0; g < mask.size() / sparsity.of; ++g) {
     const std::uint32_t rank = BitStream::get(packed, g * bits, bits);

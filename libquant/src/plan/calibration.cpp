@@ -165,7 +165,7 @@ class Planner {
       unit.needs = unit.asked;
       // What another recipe may want.
       if (work_->save_statistics)
-        unit.needs |= {.absmax = true, .mean_abs = true, .mean = true, .square = true, .gram = true};
+        unit.needs |= {.absmax = true, .mean_abs = true, .gram = true, .mean = true, .square = true};
       work_->second_stream = work_->second_stream || unit.needs.cross_gram || unit.needs.residual;
     }
     return sweep;

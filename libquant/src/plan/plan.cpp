@@ -186,7 +186,6 @@ void add_modules(const ModelOutline& outline, const std::vector<Assignment>& ass
     }
     if (!assignment.pruning.empty()) {
       add_linear(module, assignment, plan_detail::plain_group(plan, assignment.pruning.back().first), algorithms, plan);
-      plan.ignored_modules.push_back(module.name);
       continue;
     }
     plan.copies.push_back({module.weight, module.name, assignment.reason});
@@ -371,6 +370,10 @@ void finish_plan(const ModelOutline& outline, const std::vector<ModifierAlgorith
   const std::vector<SchemeGroup> groups = groups_in_use(plan);
   plan.problems = plan.layout->contradictions(groups);
   if (!plan.problems.empty()) return;
+  // Pruned tensors that lie in the output like any other are linears that stay unquantized.
+  for (const PlannedLinear& linear : plan.linears) {
+    if (!is_described(plan, linear)) plan.ignored_modules.push_back(linear.shape.module);
+  }
   // A model that is pruned only is none that a layout would have to describe.
   const bool described = !groups.empty() || !plan.caches.empty();
   plan.config_json = described ? plan.layout->config_json(config, groups, plan.ignored_modules) : config.text;
