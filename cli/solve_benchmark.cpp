@@ -5,6 +5,7 @@
 #include <random>
 
 #include "quant/gptq.h"
+#include "quant/sparsegpt.h"
 
 namespace quant::cli {
 namespace {
@@ -56,11 +57,33 @@ BenchmarkCase solve_case(std::uint64_t n, int threads, std::uint64_t rounds) {
   return result;
 }
 
+// Limits as for GPTQ, whose sweep it shares.
+BenchmarkCase pruning_case(std::uint64_t n, int threads, const SparsityPattern& pattern) {
+  const double cube = static_cast<double>(n) * static_cast<double>(n) * static_cast<double>(n);
+  BenchmarkCase result;
+  result.name = "sparsegpt";
+  result.type = "f32";
+  result.shape = fmt::format("{} x {}, {}", n, n, describe(pattern));
+  result.operations = 5.0 / 3 * cube;
+  result.limit_operations = 2 * cube;
+  result.threads = threads;
+  const auto weight = std::make_shared<const std::vector<float>>(gaussian(n * n, 1));
+  const auto inputs = std::make_shared<const InputStatistics>(correlated_inputs(n, threads));
+  result.run = [=] { sparsegpt_prune(*weight, n, *inputs, pattern, {}, threads); };
+  result.limit = product_limit(n, n, n, ProductType::f32, threads);
+  return result;
+}
+
 }  // namespace
 
 std::vector<std::function<BenchmarkCase()>> solve_benchmarks(std::uint64_t width, int threads) {
   std::vector<std::function<BenchmarkCase()>> cases;
   for (const std::uint64_t rounds : {0, 1}) cases.emplace_back([=] { return solve_case(width, threads, rounds); });
+  SparsityPattern half;
+  half.sparsity = 0.5;
+  for (const SparsityPattern& pattern : {half, parse_pattern("2:4")}) {
+    cases.emplace_back([=] { return pruning_case(width, threads, pattern); });
+  }
   return cases;
 }
 

@@ -16,10 +16,7 @@ class Constant final : public Sparsifier {
     return std::nullopt;
   }
   void prune(std::span<PruneTask> group, const InputStatistics& /*inputs*/, const RunContext& context) const override {
-    for (PruneTask& task : group) {
-      shared::begin_pruning(task, context, true);
-      shared::clear_removed(task, context.threads);
-    }
+    for (PruneTask& task : group) shared::begin_pruning(task, context, true);
   }
 };
 

@@ -7,6 +7,7 @@
 #include <nlohmann/json.hpp>
 
 #include "quant/error.h"
+#include "refit/refitter.h"
 #include "shared/mask_selection.h"
 #include "shared/prune_task.h"
 #include "shared/sparsity.h"
@@ -18,9 +19,10 @@ constexpr shared::Compared kCompared = shared::Compared::matrix;
 
 class Magnitude final : public Sparsifier {
  public:
-  Magnitude(shared::SparsityRule rule, bool keep_zeros) : rule_(std::move(rule)), keep_zeros_(keep_zeros) {}
+  Magnitude(shared::SparsityRule rule, bool keep_zeros, const RefitOptions& refit)
+      : rule_(std::move(rule)), keep_zeros_(keep_zeros), refit_(refit) {}
 
-  CalibrationNeeds needs() const override { return {}; }
+  CalibrationNeeds needs() const override { return refit_needs(refit_); }
   SparsityPattern pattern(const std::string& module) const override { return rule_.pattern(module); }
   std::optional<std::uint64_t> kept(const SparsityPattern& pattern, std::uint64_t rows,
                                     std::uint64_t cols) const override {
@@ -28,21 +30,29 @@ class Magnitude final : public Sparsifier {
     return shared::kept_weights(pattern, rows, cols, kCompared);
   }
 
-  void prune(std::span<PruneTask> group, const InputStatistics& /*inputs*/, const RunContext& context) const override {
+  void prune(std::span<PruneTask> group, const InputStatistics& inputs, const RunContext& context) const override {
+    const refit::Refitter refitter(inputs, refit_, context);
     for (PruneTask& task : group) {
+      if (refit_.kind != Refit::none) shared::require_inputs(task, inputs);
       shared::begin_pruning(task, context, keep_zeros_);
+      const std::vector<float> original = refitter.original_of(task);
       const auto magnitudes = [&](std::uint64_t row, std::span<float> scores) {
         const float* own = task.weight.data() + row * task.cols;
         for (std::uint64_t c = 0; c < task.cols; ++c) scores[c] = std::fabs(own[c]);
       };
       shared::remove_smallest(task.rows, task.cols, magnitudes, task.pattern, kCompared, task.mask, context.threads);
       shared::clear_removed(task, context.threads);
+      refitter.run(task, original);
     }
+  }
+  double operations(std::uint64_t rows, std::uint64_t cols) const override {
+    return refit::operations(refit_, rows, cols);
   }
 
  private:
   shared::SparsityRule rule_;
   bool keep_zeros_;
+  RefitOptions refit_;
 };
 
 // A schedule ends at the final sparsity; one shot goes there at once.
@@ -85,6 +95,8 @@ std::vector<ParameterSpec> parameter_specs() {
                 {"scheduler_args", Type::json, std::string(), "of a schedule; accepted and ignored"},
                 {"leave_enabled", Type::boolean, true, "accepted and ignored: masks hold until the end"},
                 {"apply_globally", Type::boolean, false, "the same as `sparsity_profile: global`"}});
+  const std::vector<ParameterSpec> refit = refit::parameters(true);
+  specs.insert(specs.end(), refit.begin(), refit.end());
   return specs;
 }
 
@@ -92,14 +104,15 @@ std::vector<ParameterSpec> parameter_specs() {
 
 PrunedWeight magnitude_prune(std::span<const float> weight, std::uint64_t rows, std::uint64_t cols,
                              const SparsityPattern& pattern, int threads) {
-  return shared::prune_weight(Magnitude(shared::SparsityRule(pattern), false), weight, rows, cols, {}, pattern,
+  return shared::prune_weight(Magnitude(shared::SparsityRule(pattern), false, {}), weight, rows, cols, {}, pattern,
                               threads);
 }
 
 std::unique_ptr<Sparsifier> make_magnitude(const Parameters& parameters) {
   check_schedule(parameters);
   return std::make_unique<Magnitude>(shared::SparsityRule(with_final_sparsity(parameters), shared::MaskWords::outlines),
-                                     shared::boolean_parameter(parameters, "preserve_sparsity_mask", false));
+                                     shared::boolean_parameter(parameters, "preserve_sparsity_mask", false),
+                                     refit::options_of(parameters));
 }
 
 void register_magnitude(Registry& registry) {

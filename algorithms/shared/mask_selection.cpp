@@ -99,29 +99,36 @@ void remove_of_matrix(const Grid& grid, std::uint64_t removed) {
   each_row(
       grid, Nothing{},
       [&](Nothing&, std::uint64_t row, std::span<const float> scores, std::span<std::uint8_t> mask) {
+        std::uint32_t count = 0;
         for (std::uint64_t c = 0; c < grid.cols; ++c) {
-          if (mask[c] == 0) continue;
           const std::uint32_t key = key_of(scores[c]);
-          if (key < threshold) mask[c] = 0;
-          if (key == threshold) ++equal[row];
+          const auto left = static_cast<std::uint8_t>(mask[c] & (key >= threshold ? 1 : 0));
+          mask[c] = left;
+          count += left & (key == threshold ? 1U : 0U);
         }
+        equal[row] = count;
       },
       kNoFinish);
-  std::vector<std::uint64_t> take(grid.rows);
-  for (std::uint64_t row = 0; row < grid.rows; ++row) {
-    take[row] = std::min(equal[row], wanted);
-    wanted -= take[row];
+  std::vector<std::uint64_t> tied;  // rows that lose some of those
+  for (std::uint64_t row = 0; row < grid.rows && wanted > 0; ++row) {
+    if (equal[row] == 0) continue;
+    equal[row] = std::min(equal[row], wanted);
+    wanted -= equal[row];
+    tied.push_back(row);
   }
-  each_row(
-      grid, Nothing{},
-      [&](Nothing&, std::uint64_t row, std::span<const float> scores, std::span<std::uint8_t> mask) {
-        for (std::uint64_t c = 0; c < grid.cols && take[row] > 0; ++c) {
+  rtn::parallel_for(
+      grid.threads, tied.size(), [&] { return std::vector<float>(grid.cols); },
+      [&](std::vector<float>& scores, std::size_t t) {
+        const std::uint64_t row = tied[t];
+        std::uint8_t* mask = grid.mask.data() + row * grid.cols;
+        grid.scores(row, scores);
+        for (std::uint64_t c = 0, take = equal[row]; take > 0; ++c) {
           if (mask[c] == 0 || key_of(scores[c]) != threshold) continue;
           mask[c] = 0;
-          --take[row];
+          --take;
         }
       },
-      kNoFinish);
+      [](std::vector<float>&) {});
 }
 
 // Each row in comparisons of `width` columns.

@@ -56,8 +56,15 @@ void begin_pruning(PruneTask& task, const RunContext& context, bool keep_zeros) 
     for (std::uint64_t i = first; i < end; ++i) {
       const bool kept = task.mask[i] != 0 && !(keep_zeros && task.weight[i] == 0);
       task.mask[i] = kept ? 1 : 0;
+      task.weight[i] = kept ? task.weight[i] : 0.0F;
     }
   });
+}
+
+void require_inputs(const PruneTask& task, const InputStatistics& inputs) {
+  if (task.cols == inputs.cols) return;
+  throw Error(ErrorCode::usage,
+              fmt::format("{} has {} columns; its inputs have {} channels", task.module, task.cols, inputs.cols));
 }
 
 void clear_removed(const PruneTask& task, int threads) {

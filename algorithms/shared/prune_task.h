@@ -12,8 +12,10 @@ namespace quant::shared {
 
 /// Throws Error{usage} for sizes that do not fit and patterns that the matrix cannot have, Error{numerical} for a NaN
 /// or infinite weight, Error{interrupted} if the context says stop. `keep_zeros`: the weights that are 0 count as
-/// removed earlier.
+/// removed earlier. Then weights are 0 where the mask is.
 void begin_pruning(PruneTask& task, const RunContext& context, bool keep_zeros);
+/// Throws Error{usage} unless the inputs are the linear's.
+void require_inputs(const PruneTask& task, const InputStatistics& inputs);
 /// Writes 0 where the mask is 0.
 void clear_removed(const PruneTask& task, int threads);
 

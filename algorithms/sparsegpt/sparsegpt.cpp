@@ -6,6 +6,7 @@
 
 #include "gptq/solver.h"
 #include "quant/error.h"
+#include "refit/refitter.h"
 #include "shared/mask_selection.h"
 #include "shared/prune_task.h"
 #include "shared/sparsity.h"
@@ -21,6 +22,7 @@ void check(const SparseGptOptions& options) {
   shared::require(options.dampening_frac >= 0 && options.dampening_frac <= 1e6, "dampening_frac", "from 0 to 1e6");
   shared::require(options.dampening_increment >= 1e-6 && options.dampening_increment <= 1, "dampening_increment",
                   "from 1e-6 to 1");
+  refit::check(options.refit);
 }
 
 // The factor of H is GPTQ's, of columns in their own order.
@@ -40,7 +42,7 @@ class SparseGpt final : public Sparsifier {
   }
 
   CalibrationNeeds needs() const override {
-    CalibrationNeeds needs;
+    CalibrationNeeds needs = refit_needs(options_.refit);
     needs.gram = true;
     return needs;
   }
@@ -52,19 +54,21 @@ class SparseGpt final : public Sparsifier {
   }
   double operations(std::uint64_t rows, std::uint64_t cols) const override {
     const auto n = static_cast<double>(cols);
-    return n * n * n * 2 / 3 + static_cast<double>(rows) * n * n;  // a factor of H, and half a product
+    return n * n * n * 2 / 3 + static_cast<double>(rows) * n * n +
+           refit::operations(options_.refit, rows, cols);  // a factor of H, and half a product
   }
 
   void prune(std::span<PruneTask> group, const InputStatistics& inputs, const RunContext& context) const override {
     const GptqOptions options = factor_options(options_);
     gptq::SharedInputs shared(inputs, options, context);
+    const refit::Refitter refitter(inputs, options_.refit, context);
     for (PruneTask& task : group) {
-      if (task.cols != inputs.cols) {
-        throw Error(ErrorCode::usage, task.module + " has " + std::to_string(task.cols) + " columns; its inputs have " +
-                                          std::to_string(inputs.cols) + " channels");
-      }
+      shared::require_inputs(task, inputs);
       shared::begin_pruning(task, context, options_.keep_zeros);
-      if (!task.weight.empty()) solve(task, shared);
+      if (task.weight.empty()) continue;
+      const std::vector<float> original = refitter.original_of(task);
+      solve(task, shared);
+      refitter.run(task, original);
     }
   }
 
@@ -78,7 +82,6 @@ class SparseGpt final : public Sparsifier {
     task.record.notes = factor->notes;
     const bool reference = options_.threshold == SparseGptThreshold::reference;
     note_dead(task, shared.dead(), reference);
-    shared::clear_removed(task, threads);
     sparsegpt::Sweep({task.rows, task.cols, task.weight, task.mask}, task.pattern, factor->upper, shared.dead(),
                      options_.block_size, reference, threads)
         .run();
@@ -87,7 +90,10 @@ class SparseGpt final : public Sparsifier {
   static void note_dead(PruneTask& task, std::span<const std::uint32_t> dead, bool remove) {
     if (dead.empty()) return;
     for (std::uint64_t r = 0; remove && r < task.rows; ++r) {
-      for (const std::uint32_t c : dead) task.mask[r * task.cols + c] = 0;
+      for (const std::uint32_t c : dead) {
+        task.mask[r * task.cols + c] = 0;
+        task.weight[r * task.cols + c] = 0;
+      }
     }
     task.record.notes.push_back(std::to_string(dead.size()) + " of " + std::to_string(task.cols) +
                                 " inputs were always 0: their weights were removed" + (remove ? "" : " first"));
@@ -120,6 +126,7 @@ SparseGptOptions options_of(const Parameters& parameters) {
   const std::string threshold = shared::word_parameter(parameters, "threshold", "exact");
   shared::require(threshold == "exact" || threshold == "reference", "threshold",
                   "exact or reference, not '" + threshold + "'");
+  options.refit = refit::options_of(parameters);
   if (threshold == "reference") options.threshold = SparseGptThreshold::reference;
   return options;
 }
@@ -140,6 +147,8 @@ std::vector<ParameterSpec> parameter_specs() {
        {"fallback_threshold", Type::integer, whole(defaults.fallback_threshold),
         "fewer tokens than these: by magnitude and input norms, without updates"},
        {"offload_hessians", Type::boolean, false, "accepted and ignored"}});
+  const std::vector<ParameterSpec> refit = refit::parameters(false);
+  specs.insert(specs.end(), refit.begin(), refit.end());
   return specs;
 }
 

@@ -165,10 +165,11 @@ void Sweep::visit_tile(Tile& tile, std::uint64_t row, std::uint64_t first, std::
     const float* left = tile.left.data() + k * kTileRows;
     const float inverse = 1.0F / factor_[k * width + k];
     for (std::uint64_t r = 0; r < kTileRows; ++r) {
-      // Sums of very large weights overflow; they must not spread.
-      const float value = values[r] > kMost ? kMost : values[r] < -kMost ? -kMost : values[r];
-      errors[r] = left[r] != 0 ? 0.0F : value * inverse;
-      values[r] = left[r] != 0 ? value : 0.0F;
+      float value = values[r] < kMost ? values[r] : kMost;  // sums of very large weights overflow; also for NaN
+      value = value > -kMost ? value : -kMost;
+      const float kept = value * left[r];
+      errors[r] = (value - kept) * inverse;
+      values[r] = kept;
     }
     const std::uint64_t strip_end = std::min(width, (k / step + 1) * step);
     gptq::pass_on_column(tile.values.data(), tile.errors.data(), factor_.data(), width, k, k + 1, strip_end);
@@ -179,8 +180,11 @@ void Sweep::visit_tile(Tile& tile, std::uint64_t row, std::uint64_t first, std::
   gptq::store_tile(tile.values.data(), tile.count, width, matrix_.weights.data() + row * n + first, n);
   gptq::store_tile(tile.errors.data(), tile.count, width, errors_.data() + row * width, width);
   for (std::uint64_t r = 0; r < tile.count; ++r) {
-    std::uint8_t* mask = matrix_.mask.data() + (row + r) * n + first;
-    for (std::uint64_t k = 0; k < width; ++k) mask[k] = tile.left[k * kTileRows + r] != 0 ? 1 : 0;
+    std::uint8_t* left = left_.data() + (row + r) * width;
+    for (std::uint64_t k = 0; k < width && pattern_.semi_structured(); ++k) {
+      left[k] = static_cast<std::uint8_t>(tile.left[k * kTileRows + r]);
+    }
+    std::copy_n(left, width, matrix_.mask.data() + (row + r) * n + first);
   }
 }
 

@@ -6,6 +6,7 @@
 #include <numeric>
 
 #include "quant/error.h"
+#include "refit/refitter.h"
 #include "rtn/parallel_for.h"
 #include "shared/mask_selection.h"
 #include "shared/prune_task.h"
@@ -19,6 +20,7 @@ using shared::Compared;
 struct WandaOptions {
   WandaVariant variant = WandaVariant::rows;
   bool keep_zeros = false;
+  RefitOptions refit;
 };
 
 // Each weight's share of its row's sum of scores, with all smaller ones [rows, cols].
@@ -57,8 +59,8 @@ class Wanda final : public Sparsifier {
   Wanda(shared::SparsityRule rule, const WandaOptions& options) : rule_(std::move(rule)), options_(options) {}
 
   CalibrationNeeds needs() const override {
-    CalibrationNeeds needs;
-    needs.square = true;
+    CalibrationNeeds needs = refit_needs(options_.refit);
+    needs.square = !needs.gram;  // which holds them
     return needs;
   }
   SparsityPattern pattern(const std::string& module) const override { return rule_.pattern(module); }
@@ -76,18 +78,22 @@ class Wanda final : public Sparsifier {
 
   void prune(std::span<PruneTask> group, const InputStatistics& inputs, const RunContext& context) const override {
     const std::vector<float> norms = shared::input_norms(inputs);
+    const refit::Refitter refitter(inputs, options_.refit, context);
     for (PruneTask& task : group) {
+      shared::require_inputs(task, inputs);
       shared::begin_pruning(task, context, options_.keep_zeros);
       if (const auto problem = unsupported_pattern(task.pattern)) throw Error(ErrorCode::usage, *problem);
       if (norms.empty()) {
         task.record.fallback = "pruned by magnitude: " + shared::lack_of_norms(inputs);
-      } else if (norms.size() != task.cols) {
-        throw Error(ErrorCode::usage, task.module + " has " + std::to_string(task.cols) + " columns; its inputs have " +
-                                          std::to_string(norms.size()) + " channels");
       }
+      const std::vector<float> original = refitter.original_of(task);
       choose(task, norms, context.threads);
       shared::clear_removed(task, context.threads);
+      refitter.run(task, original);
     }
+  }
+  double operations(std::uint64_t rows, std::uint64_t cols) const override {
+    return refit::operations(options_.refit, rows, cols);
   }
 
  private:
@@ -125,6 +131,8 @@ std::vector<ParameterSpec> parameter_specs() {
   std::vector<ParameterSpec> specs = shared::sparsity_parameters(shared::MaskWords::counts);
   specs.push_back({"variant", Type::text, std::string("rows"),
                    "rows: the same share of each row; cumulative: by shares of the row's sum of scores"});
+  const std::vector<ParameterSpec> refit = refit::parameters(true);
+  specs.insert(specs.end(), refit.begin(), refit.end());
   return specs;
 }
 
@@ -132,14 +140,15 @@ std::vector<ParameterSpec> parameter_specs() {
 
 PrunedWeight wanda_prune(std::span<const float> weight, std::uint64_t rows, const InputStatistics& inputs,
                          const SparsityPattern& pattern, WandaVariant variant, int threads) {
-  return shared::prune_weight(Wanda(shared::SparsityRule(pattern), {variant, false}), weight, rows, inputs.cols, inputs,
-                              pattern, threads);
+  return shared::prune_weight(Wanda(shared::SparsityRule(pattern), {variant, false, {}}), weight, rows, inputs.cols,
+                              inputs, pattern, threads);
 }
 
 std::unique_ptr<Sparsifier> make_wanda(const Parameters& parameters) {
   WandaOptions options;
   options.variant = variant_of(parameters);
   options.keep_zeros = shared::boolean_parameter(parameters, "preserve_sparsity_mask", false);
+  options.refit = refit::options_of(parameters);
   return std::make_unique<Wanda>(shared::SparsityRule(parameters, shared::MaskWords::counts), options);
 }
 

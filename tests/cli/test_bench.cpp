@@ -21,7 +21,8 @@ TEST_CASE("bench prints every operation with its limit", "[bench]") {
       CHECK(result.at("operations") == 2.0 * 512 * 64 * 64);
     }
   }
-  for (const char* name : {"product", "gram", "inverse_factor", "gemm", "forward", "gptq", "gptq_refined"}) {
+  for (const char* name :
+       {"product", "gram", "inverse_factor", "gemm", "forward", "gptq", "gptq_refined", "sparsegpt"}) {
     INFO(name);
     CHECK(names.contains(name));
   }

@@ -7,6 +7,7 @@
 #include <span>
 
 #include "quant/pruned_weight.h"
+#include "quant/refit.h"
 #include "quant/registry.h"
 
 namespace quant {
@@ -24,6 +25,7 @@ struct SparseGptOptions {
   SparseGptThreshold threshold = SparseGptThreshold::exact;
   bool keep_zeros = false;                ///< weights that are 0 stay so and count
   std::uint64_t fallback_threshold = 32;  ///< fewer tokens than these: by magnitude and input norms, without updates
+  RefitOptions refit;                     ///< with a damping of its own
 };
 
 /// Prunes `weight` [rows, cols] so that tr((W - V) H (W - V)^T) is small, H = `inputs`.gram = X^T X / tokens
