@@ -25,12 +25,12 @@ enum class Role {
 struct CalibrationNeeds {
   bool absmax = false;
   bool mean_abs = false;
-  bool mean = false;
-  bool square = false;
   bool gram = false;
   bool cross_gram = false;  ///< also runs the unquantized model beside the quantized one
   bool rows = false;
   bool residual = false;  ///< also runs the unquantized model, for linears whose output is added to the residual stream
+  bool mean = false;
+  bool square = false;
   bool any() const { return absmax || mean_abs || mean || square || gram || cross_gram || residual || rows; }
   CalibrationNeeds& operator|=(const CalibrationNeeds& other);
 };
