@@ -26,6 +26,7 @@ std::optional<std::string> reason_against(const QuantArgs& args) {
     return "this method makes ternary weights (type int, 2 bits, symmetric_range restricted) or signs (type codebook, "
            "codebook sign)";
   }
+  if (args.keep_zeros && codes_signs(args)) return "keep_zeros: signs are -1 and 1; no code of theirs is 0";
   if (args.dynamic != Dynamic::no) return "weights cannot be quantized dynamically";
   if (args.observer && !args.observer->ends_with("minmax")) {
     return "the scale is the mean magnitude; the observer '" + *args.observer + "' goes with QuantizationModifier";

@@ -184,6 +184,10 @@ void Refiner::recode_in_tile(Tile& tile, const Panel& panel, std::uint64_t begin
     for (std::uint64_t r = 0; r < kTileRows; ++r) tile.values[r] = (w[r] - d[r]) + g[r] * inverse;
     round_values(rules_, tile.values.data(), tile.scales.data(), tile.zeros.data(), tile.count, tile.codes.data(),
                  tile.rounded.data());
+    if (kept_ != nullptr) {
+      clear_codes(rules_, kept_ + tile.row * n_ + inputs_.columns[panel.begin + k], n_, tile.zeros.data(), tile.count,
+                  tile.codes.data(), tile.rounded.data());
+    }
     for (std::uint64_t r = 0; r < tile.count; ++r) {
       const float now = w[r] - tile.rounded[r];
       change[r] = d[r] - now;
@@ -242,8 +246,10 @@ void Refiner::visit_panel(const Panel& panel, bool scales) {
       threads_, (count_ + kTileRows - 1) / kTileRows, [&] { return Tile(width); }, visit, [](Tile&) {});
 }
 
-void Refiner::run(std::span<const float> weights, std::uint64_t first, std::uint64_t count, int rounds, bool scales) {
+void Refiner::run(std::span<const float> weights, const std::uint8_t* kept, std::uint64_t first, std::uint64_t count,
+                  int rounds, bool scales) {
   weights_ = weights;
+  kept_ = kept;
   first_ = first;
   count_ = count;
   fill_differences();

@@ -27,7 +27,9 @@ class Refiner {
   /// Rows [first, first + count), a multiple of the rows that share a scale except at the end. `weights` [count, n], in
   /// the order of positions, is what the codes stand for. Each round visits every group: its scale first (if `scales`),
   /// then its codes. The error does not grow but for rounding.
-  void run(std::span<const float> weights, std::uint64_t first, std::uint64_t count, int rounds, bool scales);
+  /// `kept` [count, n] in the order of columns, or null: where it is 0 the codes, which mean 0, stay.
+  void run(std::span<const float> weights, const std::uint8_t* kept, std::uint64_t first, std::uint64_t count,
+           int rounds, bool scales);
 
  private:
   struct Panel {  // positions [begin, end): a part of one group, or several whole ones
@@ -58,6 +60,7 @@ class Refiner {
   std::uint64_t n_;
   // of the slab in work:
   std::span<const float> weights_;
+  const std::uint8_t* kept_ = nullptr;
   std::uint64_t first_ = 0, count_ = 0;
   std::vector<float> differences_;  // D [count, n]
   std::vector<float> gradients_;    // D H of a panel [count, width]

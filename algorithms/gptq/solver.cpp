@@ -208,7 +208,17 @@ class TaskSolver {
         for (const std::uint32_t c : shared_.dead()) weights[r * n + c] = 0;
       }
     }
-    if (shared_.asymmetric() > 0 || shared_.residual(task_) > 0) retarget(weights, first, count);
+    kept_.clear();
+    if (task_.args.keep_zeros) {
+      for (const float weight : weights) kept_.push_back(weight != 0 ? 1 : 0);
+    }
+    const bool retargets = shared_.asymmetric() > 0 || shared_.residual(task_) > 0;
+    if (retargets) retarget(weights, first, count);
+    ranged_.clear();
+    if (retargets && !kept_.empty()) {
+      ranged_.assign(weights.begin(), weights.end());
+      for (std::uint64_t i = 0; i < ranged_.size(); ++i) ranged_[i] = kept_[i] != 0 ? ranged_[i] : 0.0F;
+    }
     std::vector<float> ordered(weights.size());
     const bool searches = options_.scale_search == ScaleSearch::solve && task_.args.strategy != Strategy::tensor;
     if (searches) {
@@ -219,17 +229,19 @@ class TaskSolver {
     if (options_.refine_rounds == 0) return;
     if (order_->own_groups) permute(weights, count, ordered);
     Refiner refiner(rules_, refine_inputs_, options_.block_size, threads_, out_);
-    refiner.run(order_->own_groups ? ordered : weights, first, count, static_cast<int>(options_.refine_rounds),
-                options_.refit_scales);
+    refiner.run(order_->own_groups ? ordered : weights, kept_.empty() ? nullptr : kept_.data(), first, count,
+                static_cast<int>(options_.refine_rounds), options_.refit_scales);
   }
 
   // Codes the slab with a candidate's ranges.
   void code_slab(const Candidate& candidate, std::uint64_t first, std::uint64_t count, std::span<const float> weights,
                  std::span<float> ordered, double* losses) {
     const Rule& rule = candidate.weighted ? weighted_rule_ : rule_;
-    permute(weights, count, ordered);
     const bool own = order_->own_groups;
-    round_to_nearest(own ? rule.by_position : rule.by_column, own ? ordered : weights, first, count, out_, threads_);
+    const std::span<const float> ranged = ranged_.empty() ? weights : std::span<const float>(ranged_);
+    if (own) permute(ranged, count, ordered);
+    round_to_nearest(own ? rule.by_position : rule.by_column, own ? ordered : ranged, first, count, out_, threads_);
+    if (!own || !ranged_.empty()) permute(weights, count, ordered);
     const std::uint64_t height = out_.grid.row_extent, groups = out_.grid.cols;
     if (candidate.factor != 1) {
       multiply_scales(rules_, candidate.factor,
@@ -238,8 +250,9 @@ class TaskSolver {
     grid_.resize(groups, count);
     load_grid(rules_, out_, first, grid_);
     Sweep sweep(rules_, *order_, factor_->upper, options_.block_size);
-    sweep.run({count, task_.cols, ordered.data(), out_.codes.data() + first * task_.cols, losses}, grid_,
-              group_entry(candidate, first, count, ordered), threads_);
+    sweep.run({count, task_.cols, ordered.data(), out_.codes.data() + first * task_.cols,
+               kept_.empty() ? nullptr : kept_.data(), losses},
+              grid_, group_entry(candidate, first, count, ordered), threads_);
   }
 
   void search_slab(std::uint64_t first, std::uint64_t count, std::span<const float> weights, std::span<float> ordered) {
@@ -265,6 +278,9 @@ class TaskSolver {
       std::vector<float> values(count * width);
       for (std::uint64_t r = 0; r < count; ++r) {
         std::copy_n(ordered.data() + r * n + position, width, values.data() + r * width);
+        for (std::uint64_t k = 0; k < width && !kept_.empty(); ++k) {
+          if (kept_[r * n + order_->columns[position + k]] == 0) values[r * width + k] = 0;
+        }
       }
       if (!all_finite(values)) return;
       const Rule& rule = candidate.weighted ? weighted_rule_ : rule_;
@@ -286,6 +302,8 @@ class TaskSolver {
   const Factor* factor_ = nullptr;
   rtn::Rules rules_;
   Rule rule_, weighted_rule_;
+  std::vector<std::uint8_t> kept_;  // of the slab, in the order of columns; empty: no zeros are kept
+  std::vector<float> ranged_;       // the slab's weights whose ranges make scales, where they are not those to be coded
   SlabGrid grid_;
   RefineInputs refine_inputs_;
 };

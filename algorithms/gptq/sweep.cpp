@@ -64,6 +64,10 @@ void Sweep::code_block(const Slab& slab, const SlabGrid& grid, std::uint64_t fir
       float* errors = tile.errors.data() + k * kTileRows;
       round_values(rules_, values, grid.scales.data() + group * grid.rows + row,
                    grid.zero_points.data() + group * grid.rows + row, count, tile.codes.data(), tile.rounded.data());
+      if (slab.kept != nullptr) {
+        clear_codes(rules_, slab.kept + row * n + column, n, grid.zero_points.data() + group * grid.rows + row, count,
+                    tile.codes.data(), tile.rounded.data());
+      }
       const float inverse = 1.0F / factor_[k * width + k];
       for (std::uint64_t r = 0; r < kTileRows; ++r) errors[r] = (values[r] - tile.rounded[r]) * inverse;
       for (std::uint64_t r = 0; r < count; ++r) slab.codes[(row + r) * n + column] = tile.codes[r];

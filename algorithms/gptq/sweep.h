@@ -25,9 +25,10 @@ struct SlabGrid {
 struct Slab {
   std::uint64_t rows = 0;
   std::uint64_t cols = 0;
-  float* values = nullptr;       ///< [rows, cols] in the order of coding; destroyed
-  std::int8_t* codes = nullptr;  ///< [rows, cols] in the order of columns
-  double* losses = nullptr;      ///< [rows] or null: set to each row's d H d^T, H damped, for H / Factor::unit
+  float* values = nullptr;             ///< [rows, cols] in the order of coding; destroyed
+  std::int8_t* codes = nullptr;        ///< [rows, cols] in the order of columns
+  const std::uint8_t* kept = nullptr;  ///< [rows, cols] in the order of columns, or null; where it is 0 codes mean 0
+  double* losses = nullptr;            ///< [rows] or null: set to each row's d H d^T, H damped, for H / Factor::unit
 };
 
 class Sweep {

@@ -53,6 +53,15 @@ void round_values(const rtn::Rules& rules, const float* values, const float* sca
   }
 }
 
+void clear_codes(const rtn::Rules& rules, const std::uint8_t* kept, std::uint64_t stride, const float* zero_points,
+                 std::uint64_t count, std::int8_t* codes, float* rounded) {
+  for (std::uint64_t r = 0; r < count; ++r) {
+    if (kept[r * stride] != 0) continue;
+    codes[r] = rules.element == Element::integer ? static_cast<std::int8_t>(zero_points[r]) : std::int8_t{0};
+    rounded[r] = 0;
+  }
+}
+
 void element_values(const rtn::Rules& rules, const std::int8_t* codes, const float* zero_points, std::uint64_t count,
                     float* out) {
   switch (rules.element) {

@@ -16,6 +16,9 @@ inline constexpr std::uint64_t kStrip = 16;
 /// The nearest codes of `count` values, each with its own scale, and what they stand for. NaN becomes the lowest code.
 void round_values(const rtn::Rules& rules, const float* values, const float* scales, const float* zero_points,
                   std::uint64_t count, std::int8_t* codes, float* rounded);
+/// Codes that mean 0, and 0 as what they stand for, where kept[r * stride] is 0.
+void clear_codes(const rtn::Rules& rules, const std::uint8_t* kept, std::uint64_t stride, const float* zero_points,
+                 std::uint64_t count, std::int8_t* codes, float* rounded);
 /// What codes stand for at scale 1: element(code) - zero point.
 void element_values(const rtn::Rules& rules, const std::int8_t* codes, const float* zero_points, std::uint64_t count,
                     float* out);

@@ -47,6 +47,9 @@ std::optional<std::string> reason_against(const QuantArgs& args) {
       args.scale_dtype != DType::BF16) {
     return "HQQ has scales of type float32, float16 or bfloat16";
   }
+  if (args.keep_zeros && has_real_zero_points(args) && dtype_bits(*args.zp_dtype) < 16) {
+    return "keep_zeros: zero points of 8 bits are not all whole numbers, which a code of exactly 0 needs";
+  }
   if (args.observer && !args.observer->ends_with("minmax")) {
     return "HQQ finds ranges itself and cannot use the observer '" + *args.observer + "'";
   }
@@ -61,7 +64,7 @@ class SliceCoder {
         importance_(importance),
         out_(out),
         rules_(make_scale_rules(out.args, out.scale_dtype, 1.0F)),
-        search_(settings, rules_, has_real_zero_points(out.args) ? *out.args.zp_dtype : DType::I8),
+        search_(settings, rules_, has_real_zero_points(out.args) ? *out.args.zp_dtype : DType::I8, out.args.keep_zeros),
         zeros_(out.grid.cols) {}
 
   void code() {

@@ -41,7 +41,7 @@ Settings::Settings(const HqqOptions& given)
 // A candidate as it is stored.
 void ZeroSearch::add(float scale, double zero) {
   float stored = 0;
-  if (zero_dtype_ == DType::I8) {
+  if (whole_) {
     stored = std::clamp(static_cast<float>(std::nearbyint(zero)), rules_.code_min, rules_.code_max);
   } else {
     stored = round_to_dtype(zero_dtype_, static_cast<float>(zero));
@@ -97,6 +97,7 @@ GroupChoice ZeroSearch::choose(std::span<const float> values, std::span<const fl
   const auto [smallest, largest] = std::minmax_element(values.begin(), values.end());
   scales_.clear();
   zeros_.clear();
+  whole_ = zero_dtype_ == DType::I8 || (keep_zeros_ && std::find(values.begin(), values.end(), 0.0F) != values.end());
   add_plain(*smallest, *largest);
   const float range = *largest - *smallest, absmax = std::max(std::fabs(*smallest), std::fabs(*largest));
   float scale = range / (rules_.code_max - rules_.code_min);

@@ -37,8 +37,9 @@ struct Settings {
 /// For one thread; keeps its buffers.
 class ZeroSearch {
  public:
-  ZeroSearch(const Settings& settings, const ScaleRules& rules, DType zero_dtype)
-      : settings_(&settings), rules_(rules), zero_dtype_(zero_dtype) {}
+  /// `keep_zeros`: the zero point of values with a 0 among them is a code.
+  ZeroSearch(const Settings& settings, const ScaleRules& rules, DType zero_dtype, bool keep_zeros)
+      : settings_(&settings), rules_(rules), zero_dtype_(zero_dtype), keep_zeros_(keep_zeros) {}
 
   /// `values` are finite and not empty; `importance` as many or none.
   GroupChoice choose(std::span<const float> values, std::span<const float> importance);
@@ -51,7 +52,8 @@ class ZeroSearch {
 
   const Settings* settings_;
   ScaleRules rules_;
-  DType zero_dtype_;                   // I8: whole numbers
+  DType zero_dtype_;  // I8: whole numbers
+  bool keep_zeros_, whole_ = false;
   std::vector<float> ones_;            // importance where none is given
   std::vector<float> steps_;           // weights in steps of the scale
   std::vector<float> scales_, zeros_;  // candidates

@@ -73,11 +73,43 @@ void cluster(Scratch& scratch, std::uint32_t count, KMeansMethod method, std::ve
   for (std::uint32_t c = 0; c < count; ++c) means.push_back(points.mean(cuts[c], cuts[c + 1]));
 }
 
-// Of what the collector holds.
-void cluster_collected(Scratch& scratch, std::uint32_t count, KMeansMethod method, std::vector<double>& means) {
-  scratch.collector.join(scratch.joined);
-  kmeans::make_points(scratch.joined, scratch.points);
-  cluster(scratch, count, method, means);
+// Lloyd's iteration from ascending means of which one stays 0.
+void settle_around_zero(const Points& points, std::vector<double>& means) {
+  constexpr int kRounds = 200;
+  bool changed = true;
+  for (int round = 0; round < kRounds && changed; ++round) {
+    changed = false;
+    const std::vector<double> before = means;
+    std::uint64_t first = 0;
+    for (std::size_t c = 0; c < means.size(); ++c) {
+      std::uint64_t end = points.size();
+      if (c + 1 < means.size()) {
+        const double middle = (before[c] + before[c + 1]) / 2;
+        const auto at = std::upper_bound(points.values.begin(), points.values.end(), middle) - points.values.begin();
+        end = std::max(first, static_cast<std::uint64_t>(at));
+      }
+      if (end > first && before[c] != 0) means[c] = points.mean(first, end);
+      changed = changed || means[c] != before[c];
+      first = end;
+    }
+  }
+}
+
+// Of scratch.joined. `keep_zeros`: if a value is 0, so is one of the means.
+void cluster_joined(Scratch& scratch, std::uint32_t count, KMeansMethod method, bool keep_zeros,
+                    std::vector<double>& means) {
+  std::vector<Joined>& joined = scratch.joined;
+  const auto zero = std::find_if(joined.begin(), joined.end(), [](const Joined& j) { return j.value == 0; });
+  if (!keep_zeros || zero == joined.end()) {
+    kmeans::make_points(joined, scratch.points);
+    return cluster(scratch, count, method, means);
+  }
+  joined.erase(zero);
+  kmeans::make_points(joined, scratch.points);
+  means.clear();
+  if (scratch.points.size() > 0) cluster(scratch, count - 1, method, means);
+  means.insert(std::lower_bound(means.begin(), means.end(), 0.0), 0.0);
+  if (scratch.points.size() >= count) settle_around_zero(scratch.points, means);
 }
 
 // Entries as they are stored: ascending, the last one repeated where there are fewer than codes.
@@ -222,7 +254,8 @@ class SliceCoder {
       scratch_.collector.add(read(r, area),
                              shared::importance_of(importance_, out_.cols, r, area.first_col, area.width));
     }
-    cluster_collected(scratch_, static_cast<std::uint32_t>(codebook.size()), method_, means_);
+    scratch_.collector.join(scratch_.joined);
+    cluster_joined(scratch_, static_cast<std::uint32_t>(codebook.size()), method_, out_.args.keep_zeros, means_);
     round_entries(means_, out_.scale_dtype, codebook);
   }
 
@@ -251,10 +284,10 @@ class KMeans final : public Quantizer {
     TensorParams params;
     if (args.strategy != Strategy::tensor) return params;
     Scratch scratch;
-    kmeans::make_points(join_tensor(weight, args, importance, threads), scratch.points);
+    scratch.joined = join_tensor(weight, args, importance, threads);
     std::vector<double> means;
     const auto count = std::uint32_t{1} << static_cast<unsigned>(args.num_bits);
-    cluster(scratch, count, options_.method, means);
+    cluster_joined(scratch, count, options_.method, args.keep_zeros, means);
     auto codebook = std::make_shared<std::vector<float>>(count);
     // Rounded once more to the type that each slice stores.
     round_entries(means, DType::F32, *codebook);
@@ -336,7 +369,8 @@ std::vector<double> kmeans_1d(std::span<const float> values, std::span<const flo
   Scratch scratch;
   scratch.collector.add(values, weights);
   std::vector<double> means;
-  cluster_collected(scratch, count, method, means);
+  scratch.collector.join(scratch.joined);
+  cluster_joined(scratch, count, method, false, means);
   return means;
 }
 

@@ -5,6 +5,7 @@
 #include "quant/error.h"
 #include "quant/registry.h"
 #include "rtn/reference.h"
+#include "schemes.h"
 #include "support/catch.h"
 
 namespace {
@@ -46,37 +47,6 @@ QuantizedTensor quantize(const Quantizer& quantizer, const Weights& weights, con
   return out;
 }
 
-// Grids, and codebooks of every kind.
-std::vector<QuantArgs> schemes() {
-  std::vector<QuantArgs> list = all_schemes();
-  for (const Strategy strategy : {Strategy::tensor, Strategy::channel, Strategy::group, Strategy::block}) {
-    const std::int64_t group = strategy == Strategy::group ? 24 : 0;
-    for (const int bits : {1, 3, 4, 8}) list.push_back(make_args(NumberType::codebook, bits, true, strategy, group));
-  }
-  for (const Codebook codebook : {Codebook::nf4, Codebook::fp4}) {
-    for (const Strategy strategy :
-         {Strategy::tensor, Strategy::channel, Strategy::group, Strategy::block, Strategy::flat}) {
-      const bool grouped = strategy == Strategy::group || strategy == Strategy::flat;
-      QuantArgs args = make_args(NumberType::codebook, 4, true, strategy, grouped ? 24 : 0);
-      args.codebook = codebook;
-      list.push_back(args);
-      args.double_quant = grouped;
-      if (grouped) list.push_back(args);
-    }
-  }
-  for (const Strategy strategy : {Strategy::tensor, Strategy::channel, Strategy::group, Strategy::block}) {
-    QuantArgs args = make_args(NumberType::codebook, 1, true, strategy, strategy == Strategy::group ? 24 : 0);
-    args.codebook = Codebook::sign;
-    list.push_back(args);
-  }
-  for (const int bits : {2, 4}) {
-    QuantArgs args = make_args(NumberType::integer, bits, false, Strategy::group, 24);
-    args.zp_dtype = DType::F16;
-    list.push_back(args);
-  }
-  return list;
-}
-
 constexpr std::pair<std::uint64_t, std::uint64_t> kShapes[] = {{1, 1}, {3, 16}, {7, 50}, {5, 257}};
 
 }  // namespace
@@ -98,7 +68,7 @@ TEST_CASE("the registry has algorithms, each complete and creatable") {
 
 TEST_CASE("results are complete, in range and measured as they are") {
   for (const Named& named : quantizers()) {
-    for (const QuantArgs& args : schemes()) {
+    for (const QuantArgs& args : every_scheme()) {
       if (named.quantizer().unsupported(args)) continue;
       for (const auto& [rows, cols] : kShapes) {
         INFO(named.name << " " << describe(args) << " " << rows << "x" << cols);
@@ -152,7 +122,7 @@ TEST_CASE("more bits never make the error larger") {
 TEST_CASE("objects without state between calls: the same input gives the same output") {
   const Weights weights = sample_weights(6, 64, DType::BF16), other = sample_weights(6, 48, DType::F32, 9);
   for (const Named& named : quantizers()) {
-    for (const QuantArgs& args : schemes()) {
+    for (const QuantArgs& args : every_scheme()) {
       if (named.quantizer().unsupported(args)) continue;
       INFO(named.name << " " << describe(args));
       std::vector<ErrorSums> sums;
@@ -167,7 +137,7 @@ TEST_CASE("a NaN weight is refused as a numerical error that names its place") {
   Weights weights = sample_weights(9, 64, DType::F32);
   weights.values[6 * 64 + 33] = std::nanf("");
   for (const Named& named : quantizers()) {
-    for (const QuantArgs& args : schemes()) {
+    for (const QuantArgs& args : every_scheme()) {
       if (named.quantizer().unsupported(args)) continue;
       INFO(named.name << " " << describe(args));
       try {
@@ -190,7 +160,7 @@ TEST_CASE("an importance that is NaN, negative or of another length is refused, 
   bad[2].resize(63);
   for (const Named& named : quantizers()) {
     if (named.name == "llm_int8") continue;  // weighs nothing
-    for (const QuantArgs& args : schemes()) {
+    for (const QuantArgs& args : every_scheme()) {
       if (named.quantizer().unsupported(args)) continue;
       for (const auto& importance : bad) {
         INFO(named.name << " " << describe(args) << ", " << importance.size() << " numbers");

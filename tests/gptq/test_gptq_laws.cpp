@@ -219,7 +219,8 @@ TEST_CASE("the error of the residual stream is compensated as far as the inputs 
 TEST_CASE("estimated operations follow the options and what there is of the inputs") {
   const std::uint64_t rows = 30, cols = 20;
   const double product = 2.0 * 30 * 20 * 20;
-  const CalibrationNeeds gram{false, false, true};
+  CalibrationNeeds gram;
+  gram.gram = true;
   CalibrationNeeds all = gram;
   all.cross_gram = all.residual = true;
   const auto operations = [&](auto change, const CalibrationNeeds& parts) {

@@ -83,6 +83,43 @@ TEST_CASE("folding leaves every block of every family as it was") {
   }
 }
 
+TEST_CASE("folding keeps the zeros of pruned weights") {
+  const auto zeros = [](const std::vector<float>& values) {
+    std::size_t count = 0;
+    for (std::size_t i = 0; i < values.size(); i += 3) count += values[i] == 0 ? 1 : 0;
+    return count;
+  };
+  for (const std::string& name : golden_names()) {
+    INFO(name);
+    const auto model = golden_model(name);
+    const LogicalTensors tensors(model->checkpoint, builtin_registry());
+    for (const Program& block : build_model_program(tensors).blocks) {
+      ModelWeights weights(tensors);
+      const std::vector<SmoothingSite> sites = find_smoothing_sites(block);
+      for (const SmoothingSite& site : sites) {
+        for (const LinearPlace& reader : site.readers) {
+          std::vector<float> values = weights.read(weight_at(block, reader), 1);
+          for (std::size_t i = 0; i < values.size(); i += 3) values[i] = 0;
+          weights.set(weight_at(block, reader), std::move(values));
+        }
+      }
+      const std::set<std::string> quantized;
+      std::set<std::string> changed;
+      const FoldTarget target{&block, &weights, nullptr, &quantized, &changed, 2};
+      for (const SmoothingSite& site : sites) {
+        fold(target, site, factors_of(site, block.values[static_cast<std::size_t>(site.value)].width));
+      }
+      CHECK(changed.empty() == sites.empty());
+      for (const SmoothingSite& site : sites) {
+        for (const LinearPlace& reader : site.readers) {
+          const std::vector<float> values = weights.read(weight_at(block, reader), 1);
+          CHECK(zeros(values) == (values.size() + 2) / 3);
+        }
+      }
+    }
+  }
+}
+
 TEST_CASE("factors that a type cannot hold change nothing") {
   const auto model = golden_model("llama");
   const LogicalTensors tensors(model->checkpoint, builtin_registry());

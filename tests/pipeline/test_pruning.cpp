@@ -1,5 +1,6 @@
 // Pruning in plans and runs: exact zeros, alone and before a quantizer, without data and with it, dense and compact.
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 
 #include "calibrated_fixture.h"
@@ -71,6 +72,32 @@ class Fixture {
  private:
   TempDir dir_;
   std::unique_ptr<Checkpoint> model_;
+};
+
+// Removes every other column of what reads activations, and can stop the run from within.
+class HalfPruner final : public Sparsifier {
+ public:
+  static inline std::atomic<bool> stop{false};
+  static inline std::atomic<int> stop_after{0};
+  static inline std::atomic<int> calls{0};
+
+  CalibrationNeeds needs() const override {
+    CalibrationNeeds needs;
+    needs.square = true;
+    return needs;
+  }
+  SparsityPattern pattern(const std::string& /*module*/) const override { return parse_pattern("1:2"); }
+  std::optional<std::uint64_t> kept(const SparsityPattern& /*pattern*/, std::uint64_t rows,
+                                    std::uint64_t cols) const override {
+    return rows * cols / 2;
+  }
+  void prune(std::span<PruneTask> group, const InputStatistics& inputs, const RunContext& /*context*/) const override {
+    CHECK(inputs.square.size() == group.front().cols);
+    for (PruneTask& task : group) {
+      for (std::size_t i = 0; i < task.weight.size(); i += 2) task.weight[i] = 0, task.mask[i] = 0;
+      if (stop_after > 0 && ++calls >= stop_after) stop = true;
+    }
+  }
 };
 
 std::size_t zeros(const std::vector<float>& values) {
@@ -176,17 +203,29 @@ TEST_CASE("threads change no byte of a pruned checkpoint") {
 }
 
 TEST_CASE("a pruning run that was stopped goes on to the same bytes and the same report") {
+  Registry registry;
+  register_builtin_algorithms(registry);
+  register_builtin_formats(registry);
+  AlgorithmEntry entry;
+  entry.name = "half";
+  entry.modifier = "HalfModifier";
+  entry.create = [](const Parameters&) { return std::make_unique<HalfPruner>(); };
+  registry.add(std::move(entry));
   const Fixture fixture;
-  const RunReport whole = fixture.run(kSparseGpt24, "whole");
-  const Plan plan = fixture.plan(kSparseGpt24);
+  const Recipe recipe = parse_recipe("s_stage:\n  s_modifiers:\n    HalfModifier: {}\n", "half.yaml", {}, registry);
+  const Plan plan = make_plan(fixture.model(), recipe, registry, fixture.options());
+  REQUIRE(plan.problems.empty());
   RunOptions options;
+  options.output = fixture.path("whole");
+  HalfPruner::stop_after = 0;
+  const RunReport whole = run_plan(plan, options);
   options.output = fixture.path("stopped");
-  std::atomic<bool> stop{false};
-  options.stop = &stop;
-  options.progress = [&](const RunProgress& progress) { stop = stop || progress.block >= 2; };
+  options.stop = &HalfPruner::stop;
+  HalfPruner::stop_after = 9;  // within the second block
   CHECK_THROWS_AS(run_plan(plan, options), Error);
-  stop = false;
-  options.progress = nullptr;
+  CHECK(!std::filesystem::exists(options.output));
+  HalfPruner::stop = false;
+  HalfPruner::stop_after = 0;
   options.resume = true;
   const RunReport resumed = run_plan(plan, options);
   CHECK(model_files(fixture.path("whole")) == model_files(fixture.path("stopped")));
