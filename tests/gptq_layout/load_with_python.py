@@ -24,11 +24,11 @@ def tensors_of(folder):
     for file in sorted(pathlib.Path(folder).glob("*.safetensors")):
         with safe_open(file, "pt") as tensors:
             for name in tensors.keys():
-                yield name, tensors
+                yield name, tensors.get_tensor(name)
 
 
 def compare_weights(model, folder, dense):
-    plain = {name: tensors for name, tensors in tensors_of(dense)}
+    plain = dict(tensors_of(dense))
     problems, worst, compared = [], 0.0, 0
     modules = dict(model.named_modules())
     for name, _ in tensors_of(folder):
@@ -47,7 +47,7 @@ def compare_weights(model, folder, dense):
             values = layer(torch.eye(size, dtype=torch.float16).unsqueeze(0))[0].T.float()
         if layer.bias is not None:
             values -= layer.bias.float()[:, None]
-        expected = plain[module + ".weight"].get_tensor(module + ".weight").float()
+        expected = plain[module + ".weight"].float()
         worst = max(worst, ((values - expected).abs() / expected.abs().clamp_min(1e-4)).max().item())
         compared += 1
     print(f"{compared} linears ({', '.join(seen)}), largest relative difference of a weight {worst:.2e}")
