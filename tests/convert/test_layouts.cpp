@@ -1,6 +1,7 @@
 // Whole checkpoints in other layouts: there and back, what is refused, and what rounding again costs.
 #include <nlohmann/json.hpp>
 
+#include "native_layout/support.h"
 #include "quant/algorithm.h"
 #include "quant/compare.h"
 #include "quant/convert.h"
@@ -270,4 +271,56 @@ TEST_CASE("LLM.int8() goes to libquant without a loss, and comes back") {
   for (const ConvertedLinear& linear : result.linears) CHECK(linear.exact());
   CHECK(result.notes.size() == 1);
   CHECK(compare_checkpoints(*open_checkpoint(dir / "a"), *open_checkpoint(dir / "b"), registry()).equal());
+}
+
+TEST_CASE("a recipe's format chooses the version of GPTQ") {
+  TempDir dir;
+  write_tiny_model(dir / "model");
+  quantize(dir / "model", dir / "a", "QuantizationModifier", "          format: gptq_v2\n" + weights_text(4, true, 32),
+           "gptq");
+  CHECK(registry().layout("gptq")->find_linears(*open_checkpoint(dir / "a")).front().format == "gptq_v2");
+}
+
+TEST_CASE("scales of cached keys and values go where there is a place for them") {
+  TempDir dir;
+  const Layout& layout = *registry().layout("compressed-tensors");
+  QuantArgs args;
+  args.num_bits = 4;
+  args.strategy = Strategy::group;
+  args.group_size = 32;
+  Scheme scheme;
+  scheme.targets = {"Linear"};
+  scheme.weights = args;
+  const LinearShape linear{"model.layers.0.self_attn.k_proj", 32, 64, DType::F16};
+  MemoryCheckpoint checkpoint =
+      stored_checkpoint(layout, scheme, linear, random_tensor(layout, args, linear.rows, linear.cols, 3));
+  QuantArgs cache;
+  cache.type = NumberType::floating;
+  const std::string attention = "model.layers.0.self_attn";
+  const auto stored = layout.stored_kv(cache, attention, DType::F16);
+  CountingSink sink(stored);
+  layout.write_kv(cache, attention, DType::F16, {0.25F, 0.5F}, sink);
+  for (std::size_t i = 0; i < stored.size(); ++i) {
+    checkpoint.set(stored[i].name, stored[i].dtype, stored[i].shape, sink.bytes[i]);
+  }
+  ModelConfig& config = checkpoint.mutable_config();
+  config.text = layout.config_json_kv({}, {{"group_0", scheme, {linear}}}, {}, cache);
+  config.quantization_config = nlohmann::json::parse(config.text).at("quantization_config").dump();
+  config.dtype = DType::F16;
+
+  convert_layout(checkpoint, registry(), to(dir / "same", "compressed-tensors"));
+  const auto same = open_checkpoint(dir / "same");
+  CHECK(layout.kv_cache_scheme(same->config()) == layout.kv_cache_scheme(config));
+  const auto found = layout.find_kv(*same);
+  REQUIRE(found.size() == 1);
+  CHECK((found[0].scales.key == 0.25F && found[0].scales.value == 0.5F));
+
+  auto options = to(dir / "gptq", "gptq");
+  CHECK_THROWS_AS(convert_layout(checkpoint, registry(), options), Error);
+  CHECK_FALSE(std::filesystem::exists(dir / "gptq"));
+  options.weights_only = true;
+  const auto result = convert_layout(checkpoint, registry(), options);
+  REQUIRE(result.notes.size() == 1);
+  CHECK(result.notes[0].find("keys and values were quantized") == 0);
+  CHECK(open_checkpoint(dir / "gptq")->tensors().size() == 4);
 }

@@ -239,13 +239,16 @@ ErrorSums Conversion::round_again(const StoredLinear& linear, const convert::Tar
     dequantize_row(old, r, std::span(values).subspan(r * old.cols, old.cols));
   }
   const TensorView view = f32_view(values, old.rows, old.cols);
-  const QuantArgs& args = *target.scheme.weights;
+  QuantArgs args = *target.scheme.weights;
+  // The scale with the least error, since the old one is lost; what is stored does not say how it was found.
+  if (!args.observer && args.type == NumberType::integer) args.observer = "mse_search";
   std::vector<ErrorSums> rows(old.rows);
   try {
     options_.requantizer->quantize_rows(view, args, scale_dtype, {}, {}, out, {rows, {}, {}});
   } catch (const Error& error) {
     throw Error(error.code(), fmt::format("{}: {}", linear.shape.module, error.what()), error.hint(), error.kind());
   }
+  out.args = *target.scheme.weights;
   out.input_scale = old.input_scale;
   out.input_global_scale = old.input_global_scale;
   out.input_zero_point = old.input_zero_point;

@@ -188,7 +188,8 @@ Target Chooser::choose_one(const StoredLinear& linear) {
     break;
   }
   if (target.reason.empty()) {
-    target.reason = refusal(linear, without_scale_type(linear.args), inputs).value_or("it has no such weights");
+    const auto why = refusal(linear, without_scale_type(linear.args), inputs).value_or("it has no such weights");
+    target.reason = why.substr(0, why.find(';'));  // what follows is advice to who quantizes
   }
   if (options_.requantizer != nullptr) requantize(linear, target);
   return target;
