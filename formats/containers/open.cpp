@@ -20,12 +20,27 @@ namespace fs = std::filesystem;
 
 constexpr std::uint64_t kMaxConfigBytes = 64ULL * 1024 * 1024;
 
+bool is_there(const fs::path& path) {
+  std::error_code error;
+  return fs::symlink_status(path, error).type() != fs::file_type::not_found;
+}
+
+// Old writers of GPTQ and AWQ said how weights are quantized in a file of its own, and nowhere else.
+void read_quantization_beside(const fs::path& directory, ModelConfig& config) {
+  for (const auto& [name, method] : {std::pair{"quantize_config.json", "gptq"}, {"quant_config.json", "awq"}}) {
+    const fs::path path = directory / name;
+    if (!config.quantization_config.empty() || !is_there(path)) continue;
+    const std::string text = io::read_text_file(path, kMaxConfigBytes, "InvalidConfig");
+    config.quantization_config = parse_quantization_beside(text, path, method);
+  }
+}
+
 ModelConfig read_config(const fs::path& directory) {
   const fs::path path = directory / "config.json";
-  std::error_code error;
-  const fs::file_status status = fs::symlink_status(path, error);
-  if (status.type() == fs::file_type::not_found) return {};
-  return parse_model_config(io::read_text_file(path, kMaxConfigBytes, "InvalidConfig"), path);
+  ModelConfig config;
+  if (is_there(path)) config = parse_model_config(io::read_text_file(path, kMaxConfigBytes, "InvalidConfig"), path);
+  read_quantization_beside(directory, config);
+  return config;
 }
 
 // A directory of `quant convert`: HDF5 and no safetensors.

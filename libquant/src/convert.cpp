@@ -36,7 +36,38 @@ void write_container(const fs::path& file, const Checkpoint& checkpoint, const C
   writer->sync();
 }
 
-ConvertResult convert(const Checkpoint& checkpoint, const ConvertOptions& options) {
+/// The same checkpoint, whose reading stops when the user asks for it and says how far it is: tensors are read one
+/// after the other by whatever container writes them.
+class WatchedCheckpoint final : public Checkpoint {
+ public:
+  WatchedCheckpoint(const Checkpoint& source, const ScanOptions& scan) : source_(source), scan_(scan) {
+    for (const TensorInfo& info : source.tensors()) total_ += info.bytes;
+  }
+  const fs::path& location() const override { return source_.location(); }
+  const std::vector<CheckpointFile>& files() const override { return source_.files(); }
+  const std::vector<TensorInfo>& tensors() const override { return source_.tensors(); }
+  const TensorInfo* find(std::string_view name) const override { return source_.find(name); }
+  TensorView view(const TensorInfo& info) const override {
+    if (scan_.stop != nullptr && *scan_.stop)
+      throw Error(ErrorCode::interrupted, "interrupted while tensors were copied");
+    if (scan_.progress) scan_.progress(std::min(done_, total_), total_);
+    done_ += info.bytes;
+    return source_.view(info);
+  }
+  void will_read(const TensorView& part) const override { source_.will_read(part); }
+  void done_reading(const TensorView& part) const override { source_.done_reading(part); }
+  const ModelConfig& config() const override { return source_.config(); }
+  const std::vector<fs::path>& companions() const override { return source_.companions(); }
+
+ private:
+  const Checkpoint& source_;
+  const ScanOptions& scan_;
+  std::uint64_t total_ = 0;
+  mutable std::uint64_t done_ = 0;
+};
+
+ConvertResult convert(const Checkpoint& original, const ConvertOptions& options) {
+  const WatchedCheckpoint checkpoint(original, options.scan);
   const auto existing =
       options.overwrite_partial ? PartialDirectory::Existing::discard : PartialDirectory::Existing::refuse;
   const PartialDirectory directory(options.output, existing, "remove it, or give --overwrite-partial");

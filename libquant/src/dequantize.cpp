@@ -23,12 +23,6 @@ namespace {
 namespace fs = std::filesystem;
 using Json = nlohmann::ordered_json;
 
-// Describes a quantized checkpoint and would be wrong beside a plain one.
-bool belongs_to_quantization(const fs::path& file) {
-  const std::string name = file.filename().string();
-  return name == "report.json" || name == "report.h5" || name == "report.html" || name == "recipe.yaml";
-}
-
 struct Shard {
   std::string file;
   std::vector<StoredTensor> stored;

@@ -310,6 +310,11 @@ Verification verify_checkpoint(const Checkpoint& checkpoint, const Registry& reg
   const bool readable = layout != nullptr || checkpoint.config().quantization_config.empty();
   if (readable) {
     verify::check_config(context, linears);
+    if (layout != nullptr) {
+      for (const std::string& remark : layout->remarks(checkpoint, linears)) {
+        context.warning("mislabelled", "config.json", remark);
+      }
+    }
     verify::check_report(context, linears);
   }
   return result;

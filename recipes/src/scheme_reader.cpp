@@ -34,9 +34,17 @@ struct ObserverChoice {
 };
 
 const std::vector<std::string>& format_names() {
-  static const std::vector<std::string> names = {"dense",           "pack-quantized",      "int-quantized",
-                                                 "float-quantized", "naive-quantized",     "nvfp4-pack-quantized",
-                                                 "mxfp8-quantized", "mxfp4-pack-quantized"};
+  static const std::vector<std::string> names = {"dense",
+                                                 "pack-quantized",
+                                                 "int-quantized",
+                                                 "float-quantized",
+                                                 "naive-quantized",
+                                                 "nvfp4-pack-quantized",
+                                                 "mxfp8-quantized",
+                                                 "mxfp4-pack-quantized",
+                                                 "gptq",
+                                                 "gptq_v2",
+                                                 "gemm"};
   return names;
 }
 

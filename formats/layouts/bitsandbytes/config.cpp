@@ -9,7 +9,6 @@ namespace quant::bitsandbytes {
 namespace {
 
 using Json = nlohmann::ordered_json;
-using stored::parse_json;
 
 // What all linears of a model share.
 struct Settings {
@@ -37,24 +36,13 @@ bool says(const Json& config, const char* key) {
   return config.value(key, Json()) == true || config.value(std::string("_") + key, Json()) == true;
 }
 
-Json parse_config(const ModelConfig& model) {
-  if (model.quantization_config.empty()) return {};
-  try {
-    Json config = parse_json(model.quantization_config, "config.json");
-    if (config.is_object() && config.value("quant_method", Json()) == "bitsandbytes") return config;
-  } catch (const Error&) {
-    return {};
-  }
-  return {};
-}
+Json parse_config(const ModelConfig& model) { return stored::method_config(model, {"bitsandbytes"}); }
 
 }  // namespace
 
 std::string config_json(const ModelConfig& model, const std::vector<SchemeGroup>& groups,
                         const std::vector<std::string>& ignore) {
-  Json root = Json::object();
-  if (!model.text.empty()) root = parse_json(model.text, "config.json");
-  if (!root.is_object()) throw Error(ErrorCode::corrupt_file, "config.json is not a JSON object");
+  Json root = stored::config_root(model);
   if (const auto problems = contradictions(groups); !problems.empty()) throw Error(ErrorCode::usage, problems.front());
   Settings settings;
   if (!groups.empty()) settings = settings_of(groups.front());
@@ -74,7 +62,7 @@ std::string config_json(const ModelConfig& model, const std::vector<SchemeGroup>
                                  {"llm_int8_threshold", settings.threshold},
                                  {"load_in_4bit", !settings.int8},
                                  {"load_in_8bit", settings.int8}};
-  return root.dump(2) + "\n";
+  return stored::config_text(root);
 }
 
 std::vector<std::string> contradictions(const std::vector<SchemeGroup>& groups) {

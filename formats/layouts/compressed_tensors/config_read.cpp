@@ -240,14 +240,7 @@ void refuse_sparse(const Value& root) {
 }  // namespace
 
 bool says_compressed_tensors(const ModelConfig& model) {
-  if (model.quantization_config.empty()) return false;
-  try {
-    const Json config = parse_config(model);
-    const auto method = config.find("quant_method");
-    return method != config.end() && method->is_string() && method->get<std::string>() == "compressed-tensors";
-  } catch (const Error&) {
-    return false;
-  }
+  return stored::method_config(model, {"compressed-tensors"}).is_object();
 }
 
 std::optional<QuantArgs> kv_cache_scheme(const ModelConfig& model) {

@@ -110,16 +110,10 @@ Json quantization_config(const std::vector<SchemeGroup>& groups, const std::vect
 
 std::string config_json(const ModelConfig& model, const std::vector<SchemeGroup>& groups,
                         const std::vector<std::string>& ignore, const std::optional<QuantArgs>& kv_cache) {
-  nlohmann::ordered_json root = nlohmann::ordered_json::object();
-  if (!model.text.empty()) root = parse_json(model.text, "config.json");
-  if (!root.is_object()) throw Error(ErrorCode::corrupt_file, "config.json is not a JSON object");
+  nlohmann::ordered_json root = stored::config_root(model);
   root.erase("compression_config");  // the name that old versions used
   root["quantization_config"] = nlohmann::ordered_json(quantization_config(groups, ignore, kv_cache));
-  try {
-    return root.dump(2) + "\n";
-  } catch (const nlohmann::json::exception& problem) {
-    throw Error(ErrorCode::corrupt_file, std::string("config.json cannot be written again: ") + problem.what());
-  }
+  return stored::config_text(root);
 }
 
 std::string with_kv_cache(const std::string& config_json, const QuantArgs& args) {

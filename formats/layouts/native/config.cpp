@@ -149,9 +149,7 @@ LinearShape read_linear(const std::string& module, const Json& json, const std::
 
 std::string config_json(const ModelConfig& model, const std::vector<SchemeGroup>& groups,
                         const std::vector<std::string>& ignore) {
-  Json root = Json::object();
-  if (!model.text.empty()) root = parse_json(model.text, "config.json");
-  if (!root.is_object()) throw Error(ErrorCode::corrupt_file, "config.json is not a JSON object");
+  Json root = stored::config_root(model);
   Json schemes = Json::object();
   Json linears = Json::object();
   bool sparse = false;
@@ -171,18 +169,10 @@ std::string config_json(const ModelConfig& model, const std::vector<SchemeGroup>
                                  {"groups", std::move(schemes)},
                                  {"linears", std::move(linears)},
                                  {"ignore", ignore}};
-  return root.dump(2) + "\n";
+  return stored::config_text(root);
 }
 
-bool says_libquant(const ModelConfig& model) {
-  if (model.quantization_config.empty()) return false;
-  try {
-    const Json config = parse_json(model.quantization_config, kWhere);
-    return config.is_object() && config.value("quant_method", Json()) == kMethod;
-  } catch (const Error&) {
-    return false;
-  }
-}
+bool says_libquant(const ModelConfig& model) { return stored::method_config(model, {kMethod}).is_object(); }
 
 std::vector<ListedLinear> listed_linears(const ModelConfig& model) {
   const Json config = parse_json(model.quantization_config, kWhere);

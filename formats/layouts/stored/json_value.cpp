@@ -2,12 +2,15 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
+
 #include "quant/error.h"
 
 namespace quant::stored {
 
-nlohmann::ordered_json parse_json(std::string_view text, std::string_view what) {
-  using Json = nlohmann::ordered_json;
+using Json = nlohmann::ordered_json;
+
+Json parse_json(std::string_view text, std::string_view what) {
   // Values are printed and copied by recursion, so depth is bounded while parsing.
   const Json::parser_callback_t check_depth = [&](int depth, Json::parse_event_t, Json&) {
     if (depth > kMaxJsonDepth) {
@@ -20,6 +23,38 @@ nlohmann::ordered_json parse_json(std::string_view text, std::string_view what) 
   } catch (const Json::exception& problem) {
     throw Error(ErrorCode::corrupt_file, fmt::format("{} is not valid JSON: {}", what, problem.what()));
   }
+}
+
+Json config_root(const ModelConfig& model) {
+  Json root = Json::object();
+  if (!model.text.empty()) root = parse_json(model.text, "config.json");
+  if (!root.is_object()) throw Error(ErrorCode::corrupt_file, "config.json is not a JSON object");
+  return root;
+}
+
+std::string config_text(const Json& root) {
+  try {
+    return root.dump(2) + "\n";
+  } catch (const Json::exception& problem) {
+    throw Error(ErrorCode::corrupt_file, fmt::format("config.json cannot be written again: {}", problem.what()));
+  }
+}
+
+Json method_config(const ModelConfig& model, std::initializer_list<std::string_view> methods) {
+  if (model.quantization_config.empty()) return nullptr;
+  try {
+    Json config = parse_json(model.quantization_config, "config.json: quantization_config");
+    if (!config.is_object()) return nullptr;
+    for (const char* key : {"quant_method", "method"}) {
+      const auto found = config.find(key);
+      if (found == config.end() || !found->is_string()) continue;
+      const auto& method = found->get_ref<const std::string&>();
+      return std::find(methods.begin(), methods.end(), method) != methods.end() ? config : Json(nullptr);
+    }
+  } catch (const Error&) {  // text that is no JSON names no method
+    return nullptr;
+  }
+  return nullptr;
 }
 
 }  // namespace quant::stored

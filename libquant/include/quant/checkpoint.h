@@ -42,6 +42,10 @@ struct ModelConfig {
 };
 /// Reads the fields above. Throws Error{corrupt_file} naming `path` for text that is not a JSON object.
 ModelConfig parse_model_config(std::string text, const std::filesystem::path& path);
+/// The text of a quantization_config that lies in a file of its own (quantize_config.json), with quant_method `method`
+/// if it names none. Throws Error{corrupt_file} naming `path` for text that is not a JSON object.
+std::string parse_quantization_beside(std::string_view text, const std::filesystem::path& path,
+                                      std::string_view method);
 
 /// An opened checkpoint. Data is mapped, never copied; opening reads headers only. Thread-safe.
 class Checkpoint {

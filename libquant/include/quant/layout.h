@@ -77,6 +77,12 @@ struct StoredKv {
   std::vector<std::string> tensors;  ///< names of the tensors that hold them
 };
 
+/// A small file that a layout puts beside config.json.
+struct SideFile {
+  std::string name;  ///< "quantize_config.json"
+  std::string text;
+};
+
 class Layout {
  public:
   virtual ~Layout() = default;
@@ -115,6 +121,12 @@ class Layout {
   virtual std::string config_json(const ModelConfig& model, const std::vector<SchemeGroup>& groups,
                                   const std::vector<std::string>& ignore) const = 0;
 
+  /// Files that loaders of this layout look for beside the config.json of that text. None by default.
+  virtual std::vector<SideFile> side_files(const std::string& config_json) const {
+    static_cast<void>(config_json);
+    return {};
+  }
+
   /// The text that config_json gave, saying as well that keys and values are cached so; nothing if the layout cannot
   /// say that. Static scales go to the tensors that kv_cache_scheme names.
   virtual std::optional<std::string> with_kv_cache(const std::string& config_json, const QuantArgs& args) const {
@@ -131,6 +143,12 @@ class Layout {
   virtual void read_rows(const Checkpoint& checkpoint, const StoredLinear& linear, std::uint64_t first_row,
                          std::uint64_t count, QuantizedTensor& out) const = 0;
   virtual std::uint64_t read_alignment(const StoredLinear& linear) const = 0;
+  /// What users of such a checkpoint should know, as sentences: where it contradicts itself and is read all the same.
+  virtual std::vector<std::string> remarks(const Checkpoint& checkpoint,
+                                           const std::vector<StoredLinear>& linears) const {
+    static_cast<void>(checkpoint), static_cast<void>(linears);
+    return {};
+  }
   /// How such a checkpoint quantizes keys and values, or nothing. Static scales are the tensors "<attention>.k_scale"
   /// and "<attention>.v_scale". Throws Error{corrupt_file} naming the key that is wrong.
   virtual std::optional<QuantArgs> kv_cache_scheme(const ModelConfig& model) const {

@@ -103,4 +103,12 @@ ModelConfig parse_model_config(std::string text, const std::filesystem::path& pa
   return config;
 }
 
+std::string parse_quantization_beside(std::string_view text, const std::filesystem::path& path,
+                                      std::string_view method) {
+  Json json = parse_object(std::string(text), path);
+  const auto named = json.find("quant_method");
+  if (named == json.end() || named->is_null()) json["quant_method"] = method;
+  return json.dump();
+}
+
 }  // namespace quant

@@ -20,4 +20,13 @@ std::string index_text(const std::map<std::string, std::string>& file_of_tensor,
   return index.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
 }
 
+bool belongs_to_quantization(const std::filesystem::path& file) {
+  const std::string name = file.filename().string();
+  for (const char* own :
+       {"report.json", "report.h5", "report.html", "recipe.yaml", "quantize_config.json", "quant_config.json"}) {
+    if (name == own) return true;
+  }
+  return false;
+}
+
 }  // namespace quant

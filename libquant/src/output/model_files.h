@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <filesystem>
 #include <map>
 #include <string>
 #include <string_view>
@@ -14,5 +15,9 @@ std::string shard_file_name(std::size_t shard, std::size_t count, std::string_vi
 std::string index_file_name(std::string_view extension);
 /// The index's text: where each tensor is, and the bytes of all tensors.
 std::string index_text(const std::map<std::string, std::string>& file_of_tensor, std::uint64_t total_bytes);
+
+/// True for files that describe how a checkpoint was quantized and would be wrong beside another form of it: reports,
+/// the recipe, and the files of GPTQ and AWQ that say what config.json says.
+bool belongs_to_quantization(const std::filesystem::path& file);
 
 }  // namespace quant

@@ -95,7 +95,8 @@ CalibrationReport calibration_report(const CalibrationPlan& plan) {
 bool is_own_file(const Plan& plan, const std::filesystem::path& relative) {
   const std::string name = relative.string();
   return name == "config.json" || name == "recipe.yaml" || name == "report.json" || name == "report.html" ||
-         name == "report.h5" || name == plan.shards.front().file || name.ends_with(".index.json");
+         name == "report.h5" || name == "quantize_config.json" || name == "quant_config.json" ||
+         name == plan.shards.front().file || name.ends_with(".index.json");
 }
 
 void copy_companions(const Plan& plan, const std::filesystem::path& directory) {
@@ -156,6 +157,13 @@ RunReport assemble_report(const Plan& plan, std::map<ItemKey, ItemResult>&& resu
 void write_small_files(const Plan& plan, RunReport& report, const std::filesystem::path& directory) {
   copy_companions(plan, directory);
   if (!plan.config_json.empty()) write_file_atomically(directory / "config.json", plan.config_json);
+  const bool described = std::any_of(plan.linears.begin(), plan.linears.end(),
+                                     [&](const PlannedLinear& linear) { return is_described(plan, linear); });
+  if (described) {
+    for (const SideFile& file : plan.layout->side_files(plan.config_json)) {
+      write_file_atomically(directory / file.name, file.text);
+    }
+  }
   if (!plan.index_json.empty()) {
     const std::string_view extension = plan.registry->container(plan.options.container)->extension();
     write_file_atomically(directory / index_file_name(extension), plan.index_json);
