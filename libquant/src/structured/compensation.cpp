@@ -129,11 +129,12 @@ class Compensator {
   void load(const Program& program) {
     for (const std::string& name : tensors_of(program)) {
       const TensorCut& cut = *cut_of_.at(name);
-      if (!cut.whole()) weights_.set(name, cut_values(*in_.plan->checkpoint, cut));
+      if (!cut.whole()) checkpoint_.hold(cut);
     }
   }
   void unload(const Program& program) {
     for (const std::string& name : tensors_of(program)) weights_.drop(name);
+    checkpoint_.release_all();
   }
   static std::vector<std::string> tensors_of(const Program& program) {
     std::vector<std::string> names;

@@ -12,6 +12,46 @@ namespace {
 
 using Json = nlohmann::ordered_json;
 
+// Families whose configuration class in Transformers 5.23 refuses a hidden size that is no multiple of the number of
+// heads (validate_architecture), though head_dim says how wide heads are.
+constexpr std::string_view kDividing[] = {"llama", "gemma2", "gemma3", "gemma3_text", "gpt_neox"};
+
+bool has_biases(const ModelAxes& axes) {
+  for (const BlockAxes& block : axes.blocks) {
+    for (const Op& op : block.program->ops) {
+      const auto* linear = std::get_if<LinearOp>(&op);
+      if (linear == nullptr) continue;
+      for (const LinearWeight& weight : linear->weights) {
+        if (!weight.bias.empty()) return true;
+      }
+    }
+  }
+  return false;
+}
+
+// A Llama without biases is a Mistral without a window, whose configuration class does not ask for that.
+void make_mistral(Json& json, const ProgramModel& model) {
+  // Settings that may be absent, and then mean another number there.
+  const auto state = [&](const char* key, Json value) {
+    if (!json.contains(key) || json[key].is_null()) json[key] = std::move(value);
+  };
+  for (const char* key : {"rms_norm_eps", "hidden_act", "max_position_embeddings", "tie_word_embeddings"}) {
+    if (const nlohmann::json* value = model.config.find(key)) state(key, Json::parse(value->dump()));
+  }
+  state("num_key_value_heads", json["num_attention_heads"]);
+  json["head_dim"] = model.head_dim;
+  json["sliding_window"] = nullptr;
+  json["model_type"] = "mistral";
+  for (const char* key : {"attention_bias", "mlp_bias", "pretraining_tp"}) json.erase(key);
+  const auto architectures = json.find("architectures");
+  if (architectures == json.end() || !architectures->is_array()) return;
+  for (Json& name : *architectures) {
+    if (!name.is_string()) continue;
+    const std::string text = name.get<std::string>();
+    if (text.starts_with("Llama")) name = "Mistral" + text.substr(5);
+  }
+}
+
 class Rewriter {
  public:
   Rewriter(Json& object, const ModelAxes& axes, const ProgramModel& model, const KeptUnits& kept)
@@ -74,12 +114,11 @@ class Rewriter {
   void set_layers() {
     set(keys_.layers, kept_.layers.size());
     bool sliding = false;
-    Json types = Json::array();
-    for (const std::uint32_t layer : kept_.layers) {
-      const LayerType type = layer_type(model_, layer);
-      types.push_back(type.name);
-      sliding = sliding || type.name != "full_attention";
+    for (std::size_t layer = 0; layer < axes_.blocks.size(); ++layer) {
+      sliding = sliding || layer_type(model_, layer).name != "full_attention";
     }
+    Json types = Json::array();
+    for (const std::uint32_t layer : kept_.layers) types.push_back(layer_type(model_, layer).name);
     // By number of layer they would mean others.
     if (sliding || json_.contains("layer_types")) json_["layer_types"] = std::move(types);
     const nlohmann::json* bound = model_.config.find("max_window_layers");
@@ -108,6 +147,18 @@ class Rewriter {
   const FamilyKeys& keys_;
   const KeptUnits& kept_;
 };
+
+// Says another family where the model's own class would refuse the number of heads.
+void allow_heads(Json& json, const ModelAxes& axes, const ProgramModel& model, const KeptUnits& kept,
+                 const std::vector<std::string>& bias) {
+  if (heads_divide(model, kept)) return;
+  if (model.family.model_type == "llama" && bias.empty() && !has_biases(axes)) return make_mistral(json, model);
+  throw Error(ErrorCode::unsupported,
+              fmt::format("{} heads beside a hidden size of {}: the configuration class of '{}' in Transformers wants "
+                          "a number of heads that divides it",
+                          kept.of_layer.front().heads.size(), kept.hidden.size(), model.family.model_type),
+              "remove another number of heads", "HeadsDoNotDivide");
+}
 
 // What an operation does beside the sizes of its tensors.
 bool same_meaning(const Op& a, const Op& b) {
@@ -171,6 +222,12 @@ void compare(const Program& before, const Program& after, const std::string& fam
 
 }  // namespace
 
+bool heads_divide(const ProgramModel& model, const KeptUnits& kept) {
+  const bool asked =
+      std::find(std::begin(kDividing), std::end(kDividing), model.family.model_type) != std::end(kDividing);
+  return !asked || kept.of_layer.empty() || kept.hidden.size() % kept.of_layer.front().heads.size() == 0;
+}
+
 std::string rewrite_config(const std::string& text, const ModelAxes& axes, const ProgramModel& model,
                            const KeptUnits& kept, const std::vector<std::string>& bias) {
   Json json = Json::parse(text, nullptr, false);
@@ -184,6 +241,7 @@ std::string rewrite_config(const std::string& text, const ModelAxes& axes, const
   Rewriter(*own, axes, model, kept).rewrite();
   for (const std::string& key : bias) (*own)[key] = true;
   if (*own == unchanged) return text;
+  allow_heads(*own, axes, model, kept, bias);
   return json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
 }
 

@@ -223,26 +223,24 @@ std::vector<std::byte> cut_bytes(const Checkpoint& checkpoint, const TensorCut& 
   return out;
 }
 
-std::vector<float> cut_values(const Checkpoint& checkpoint, const TensorCut& cut) {
-  std::vector<float> values(element_count(cut.shape));
-  if (cut.source == nullptr) return values;
+std::vector<std::byte> all_bytes(const Checkpoint& checkpoint, const TensorCut& cut) {
+  if (cut.source == nullptr) return std::vector<std::byte>(cut.bytes());
+  std::vector<std::byte> bytes;
+  bytes.reserve(cut.bytes());
   if (cut.whole()) {
-    read_f32(checkpoint.view(*cut.source), 0, values);
-    return values;
+    const TensorView view = checkpoint.view(*cut.source);
+    bytes.assign(view.bytes.begin(), view.bytes.end());
   }
-  std::size_t at = 0;
+  constexpr std::uint64_t kRows = 64;
   for (std::size_t p = 0; p < cut.parts.size(); ++p) {
-    constexpr std::uint64_t kRows = 64;
-    const CutPart& part = cut.parts[p];
-    for (std::uint64_t r = 0; r < part.rows.size(); r += kRows) {
-      const std::uint64_t count = std::min<std::uint64_t>(kRows, part.rows.size() - r);
-      const std::vector<std::byte> bytes = cut_bytes(checkpoint, cut, p, r, count);
-      const std::size_t elements = count * part.cols.size();
-      read_f32({cut.dtype, {elements}, bytes}, 0, std::span(values).subspan(at, elements));
-      at += elements;
+    const std::uint64_t rows = cut.parts[p].rows.size();
+    for (std::uint64_t r = 0; r < rows; r += kRows) {
+      const auto some = cut_bytes(checkpoint, cut, p, r, std::min(kRows, rows - r));
+      bytes.insert(bytes.end(), some.begin(), some.end());
     }
   }
-  return values;
+  checkpoint.done_reading(checkpoint.view(*cut.source));
+  return bytes;
 }
 
 CutCheckpoint::CutCheckpoint(const Checkpoint& source, const CutList& cuts, const std::string& config_json)
@@ -259,10 +257,20 @@ const TensorInfo* CutCheckpoint::find(std::string_view name) const {
   return at == by_name_.end() ? nullptr : &tensors_[at->second];
 }
 
+void CutCheckpoint::hold(const TensorCut& cut) { held_[cut.name] = all_bytes(source_, cut); }
+
 TensorView CutCheckpoint::view(const TensorInfo& info) const {
+  if (const auto held = held_.find(info.name); held != held_.end()) return {info.dtype, info.shape, held->second};
   const TensorInfo* from = copied_[by_name_.find(info.name)->second];
   if (from == nullptr) throw Error(ErrorCode::internal, "'" + info.name + "' of the smaller model has no bytes yet");
   return source_.view(*from);
+}
+
+void CutCheckpoint::done_reading(const TensorView& part) const {
+  for (const auto& [name, bytes] : held_) {
+    if (part.bytes.data() >= bytes.data() && part.bytes.data() < bytes.data() + bytes.size()) return;
+  }
+  source_.done_reading(part);
 }
 
 }  // namespace quant::structured

@@ -52,11 +52,11 @@ std::string new_name(const std::string& name, const ProgramModel& model, const K
 /// (1 for a tensor of one dimension). Only for a cut with parts.
 std::vector<std::byte> cut_bytes(const Checkpoint& checkpoint, const TensorCut& cut, std::size_t part,
                                  std::uint64_t first, std::uint64_t count);
-/// All values as float32.
-std::vector<float> cut_values(const Checkpoint& checkpoint, const TensorCut& cut);
+/// All of the new tensor.
+std::vector<std::byte> all_bytes(const Checkpoint& checkpoint, const TensorCut& cut);
 
-/// A checkpoint of which only names, types, shapes and config.json exist; those tensors that are copied as they are
-/// have their bytes, too.
+/// A checkpoint of names, types, shapes and config.json. Tensors that are copied as they are have their bytes, others
+/// while they are held in memory.
 class CutCheckpoint final : public Checkpoint {
  public:
   CutCheckpoint(const Checkpoint& source, const CutList& cuts, const std::string& config_json);
@@ -65,15 +65,19 @@ class CutCheckpoint final : public Checkpoint {
   const std::vector<CheckpointFile>& files() const override { return source_.files(); }
   const std::vector<TensorInfo>& tensors() const override { return tensors_; }
   const TensorInfo* find(std::string_view name) const override;
-  /// Throws Error{internal} for a tensor that is not copied as it is.
+  /// Cuts a tensor, so that it can be read. Not beside other calls.
+  void hold(const TensorCut& cut);
+  void release_all() { held_.clear(); }
+  /// Throws Error{internal} for a tensor that is neither copied as it is nor held.
   TensorView view(const TensorInfo& info) const override;
   void will_read(const TensorView& part) const override { source_.will_read(part); }
-  void done_reading(const TensorView& part) const override { source_.done_reading(part); }
+  void done_reading(const TensorView& part) const override;
   const ModelConfig& config() const override { return config_; }
   const std::vector<std::filesystem::path>& companions() const override { return source_.companions(); }
 
  private:
   const Checkpoint& source_;
+  std::map<std::string, std::vector<std::byte>, std::less<>> held_;
   std::vector<TensorInfo> tensors_;
   std::vector<const TensorInfo*> copied_;  // the source, or null
   std::map<std::string, std::size_t, std::less<>> by_name_;

@@ -284,10 +284,22 @@ class Planner {
     try {
       const KeptUnits kept = choose_units(*plan_.work, {});
       const SmallerModel smaller = make_smaller(plan_, kept);
+      // Which layers go is not known yet: their numbers must not matter.
+      KeptUnits others = kept;
+      for (std::uint32_t& layer : others.layers) {
+        layer += static_cast<std::uint32_t>(kept.of_layer.size() - kept.layers.size());
+      }
+      if (plan_.options.layers.any()) make_smaller(plan_, others);
       check_tensors(smaller.cuts);
       check_ignored(smaller.cuts);
       describe(smaller.cuts);
       plan_.config_json = smaller.config;
+      if (!heads_divide(*plan_.work->model, kept)) {
+        plan_.warnings.push_back(
+            fmt::format("config.json will say 'mistral', whose computation without a window is the same: Transformers "
+                        "refuses a '{}' whose hidden size {} is no multiple of its {} heads",
+                        plan_.family, kept.hidden.size(), kept.of_layer.front().heads.size()));
+      }
       const Container& container = *plan_.registry->container(plan_.resources.container);
       const OutputLayout layout = lay_out(*plan_.checkpoint, smaller.cuts, container, plan_.resources.shard_bytes);
       plan_.bytes_after = layout.tensor_bytes;

@@ -88,7 +88,7 @@ class StructuredRun {
     output.write_rest(plan_.resources.threads, options_.stop);
     output.sync();
     RunReport report = make_report(plan_, kept, smaller.cuts, compensation);
-    report.peak_memory_measured = watch.close();
+    report.peak_memory_measured = std::max(watch.close(), anonymous_memory());
     write_small_files(report, smaller, layout, structure_json(plan_, kept, scores));
     directory_.commit();
     return report;
