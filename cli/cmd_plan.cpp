@@ -6,6 +6,7 @@
 #include "errors.h"
 #include "plan_request.h"
 #include "plan_text.h"
+#include "structured.h"
 
 namespace quant::cli {
 namespace {
@@ -16,6 +17,7 @@ struct PlanCommand {
 };
 
 int plan_command(const PlanCommand& options, Session& session) {
+  if (const auto code = plan_structured_recipe(options.request, session)) return *code;
   const PreparedPlan prepared = prepare_plan(options.request, session.registry, "plan");
   const Plan& plan = prepared.plan;
   write_stdout(session.json ? json_text(plan_json(plan)) : plan_text(plan, options.all));

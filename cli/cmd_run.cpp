@@ -17,6 +17,7 @@
 #include "report_file.h"
 #include "run_evaluation.h"
 #include "sparsity_profiles.h"
+#include "structured.h"
 #include "table.h"
 #include "units.h"
 
@@ -279,6 +280,9 @@ int run_command(const RunCommand& options, Session& session) {
   require_output(options);
   check_mixed(options.mixed);
   check_evaluation_options(options.evaluation);
+  const StructuredRunRequest structured = {options.evaluation,        options.output, options.resume,
+                                           options.overwrite_partial, options.quiet,  options.mixed.wanted()};
+  if (const auto code = run_structured_recipe(options.request, structured, session)) return *code;
   PlanRequest request = options.request;
   request.evaluation = options.evaluation.text;
   PreparedPlan prepared = prepare_plan(request, session.registry, "run");

@@ -194,6 +194,16 @@ void check_layout(const std::string& name, const Registry& registry) {
 
 }  // namespace
 
+PlanOptions plan_options(const PlanRequest& request) {
+  PlanOptions options;
+  options.layout = request.layout;
+  options.shard_bytes = parse_size(request.shard_size, "--shard-size");
+  options.memory_bytes = request.memory.empty() ? 0 : parse_size(request.memory, "--memory");
+  options.threads = request.threads;
+  options.calibration = calibration_request(request);
+  return options;
+}
+
 PreparedPlan prepare_plan(const PlanRequest& request, const Registry& registry, const std::string& command) {
   if (request.model.empty()) {
     throw Error(ErrorCode::usage, fmt::format("quant {} needs --model DIR: the checkpoint to compress", command),
@@ -203,12 +213,7 @@ PreparedPlan prepare_plan(const PlanRequest& request, const Registry& registry, 
   }
   check_layout(request.layout, registry);
   kernels();  // refuses a QUANT_ISA that this machine does not have as what it is, not as a problem of the recipe
-  PlanOptions options;
-  options.layout = request.layout;
-  options.shard_bytes = parse_size(request.shard_size, "--shard-size");
-  options.memory_bytes = request.memory.empty() ? 0 : parse_size(request.memory, "--memory");
-  options.threads = request.threads;
-  options.calibration = calibration_request(request);
+  PlanOptions options = plan_options(request);
   const RecipeVariables variables = parse_variables(request.set);
 
   PreparedPlan prepared;

@@ -47,6 +47,9 @@ CLI::Option* add_chat_template_option(CLI::App& command, std::string& file);
 /// conversations (.jsonl, .json, with "messages" in it; empty names do not count), and as ChatTemplate::read.
 ChatTemplate read_chat_template(const std::string& file, const std::vector<std::string>& data);
 
+/// The options that do not depend on recipe and model.
+PlanOptions plan_options(const PlanRequest& request);
+
 /// A plan and the checkpoint that it points into.
 struct PreparedPlan {
   std::filesystem::path recipe_file;

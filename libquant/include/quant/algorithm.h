@@ -16,9 +16,10 @@
 namespace quant {
 
 enum class Role {
-  transform,  ///< rewrites float weights and keeps the model's function
-  sparsify,   ///< sets weights to zero
-  quantize    ///< chooses codes
+  transform,   ///< rewrites float weights and keeps the model's function
+  sparsify,    ///< sets weights to zero
+  quantize,    ///< chooses codes
+  restructure  ///< removes parts of the model whole: quant/structured.h
 };
 
 /// Statistics of a linear's inputs that an algorithm asks the pipeline to collect.

@@ -24,8 +24,7 @@ Family qwen2() {
           .defaults = R"({"num_key_value_heads": 32, "rms_norm_eps": 1e-6, "hidden_act": "silu",
                           "max_position_embeddings": 32768, "sliding_window": 4096, "use_sliding_window": false,
                           "max_window_layers": 28, "tie_word_embeddings": false})",
-          .keys = {.head_dim = {},
-                   .qkv_bias = {},
+          .keys = {.qkv_bias = {},
                    .o_bias = {},
                    .mlp_bias = {},
                    .window = "sliding_window",
@@ -42,7 +41,6 @@ Family qwen3() {
                         "max_window_layers": 28, "tie_word_embeddings": false})";
   family.names.q_norm = "self_attn.q_norm";
   family.names.k_norm = "self_attn.k_norm";
-  family.keys.head_dim = "head_dim";
   family.keys.qkv_bias = family.keys.o_bias = "attention_bias";
   family.qkv_bias = false;
   family.qk_norm = QkNorm::per_head;
@@ -243,7 +241,7 @@ Family olmo2() {
                     .mlp_out_norm = "post_feedforward_layernorm",
                     .q_norm = "self_attn.q_norm",
                     .k_norm = "self_attn.k_norm"},
-          .keys = {.head_dim = {}, .mlp_bias = {}},
+          .keys = {.mlp_bias = {}},
           .qk_norm = QkNorm::whole_row};
 }
 

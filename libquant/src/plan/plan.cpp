@@ -413,6 +413,11 @@ Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registr
   if (container == nullptr) plan.problems.push_back("there is no container named '" + options.container + "'");
   check_model(checkpoint, plan);
   const auto algorithms = create_or_complain(plan.recipe, registry, plan);
+  for (std::size_t m = 0; m < algorithms.size(); ++m) {
+    if (algorithms[m].own == nullptr || algorithms[m].own->role() != Role::restructure) continue;
+    plan.problems.push_back(recipe.modifiers[m].where.to_string() + ": " + recipe.modifiers[m].type +
+                            " changes the model's shapes: quant plan and quant run do that, alone in a recipe");
+  }
   const auto first_group = collect_groups(plan.recipe, algorithms, plan);
   const ModelOutline outline = outline_model(checkpoint);
   try {

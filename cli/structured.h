@@ -1,0 +1,27 @@
+// `quant plan` and `quant run` for recipes that change the shapes of a model (quant/structured.h).
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "plan_request.h"
+#include "run_evaluation.h"
+#include "session.h"
+
+namespace quant::cli {
+
+/// What of `quant run`'s options counts here.
+struct StructuredRunRequest {
+  EvaluationRequest evaluation;
+  std::string output;
+  bool resume = false;
+  bool overwrite_partial = false;
+  bool quiet = false;
+  bool mixed = false;  ///< options of mixed precision were given
+};
+
+/// The exit code if the recipe is one of these, else nothing.
+std::optional<int> plan_structured_recipe(const PlanRequest& request, Session& session);
+std::optional<int> run_structured_recipe(const PlanRequest& request, const StructuredRunRequest& run, Session& session);
+
+}  // namespace quant::cli
