@@ -438,7 +438,9 @@ void estimate_memory(StructuredPlan& plan) {
   const std::uint64_t streams = plan.calibration->second_stream ? 2 : 1;
   std::uint64_t chunk = 0;
   for (const TokenChunk& part : work.calibration.chunks) chunk = std::max(chunk, part.tokens);
-  const std::uint64_t stored = plan.calibration->tokens * work.model->hidden * sizeof(float) * 3 * streams;
+  // Where sweeps stop within a block more than the residual stream is kept, and for a moment twice.
+  const std::uint64_t kept = plan.options.compensation == Compensation::none ? 1 : 3;
+  const std::uint64_t stored = plan.calibration->tokens * work.model->hidden * sizeof(float) * kept * streams;
   plan.peak_memory += streams * (block + chunk * values) + std::min(stored, plan.calibration->activation_bytes);
   if (plan.options.compensation == Compensation::none) return;
   // Own weights as floats; of the solve: H, the cross matrix, the factor, and what the targets are made of.
