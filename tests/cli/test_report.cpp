@@ -52,7 +52,7 @@ TEST_CASE("report sorts and cuts", "[report]") {
     last = module;
   }
   const Outcome text = run_quant({"report", output, "--top", "2"});
-  CHECK(contains(text.out, "42 quantized"));
+  CHECK(contains(text.out, "42 compressed"));
   CHECK(lines(text.out) + 40 == lines(run_quant({"report", output}).out));
 }
 

@@ -151,7 +151,7 @@ TEST_CASE("an already quantized model, an empty match and a tied head are told")
                  "quantized already"));
 
   const Planned none("{scheme: W8A8, targets: ['re:nothing']}");
-  CHECK(mentions(none.plan.problems, "nothing would be quantized"));
+  CHECK(mentions(none.plan.problems, "nothing would be changed"));
 
   const Planned tied("{scheme: W8A8}");
   CHECK(tied.plan.problems.empty());

@@ -38,6 +38,7 @@ const std::map<std::string, std::string>& expected() {
       {"kmeans3_sparse", "codebook3 channel + 0.45 % outliers + 0.05 % sensitive"},
       {"kmeans4", "codebook4 channel"},
       {"llm_int8", "int8 sym restricted channel / int8 sym restricted token outliers from 6"},
+      {"magnitude50", "MagnitudePruningModifier"},
       {"mxfp4", "mxfp4 group 32 / mxfp4 group 32"},
       {"mxfp4_gptq", "mxfp4 group 32 / mxfp4 group 32"},
       {"mxfp4a16", "mxfp4 group 32"},
@@ -53,6 +54,9 @@ const std::map<std::string, std::string>& expected() {
       {"prune_structured_data_free", "StructuredPruningModifier"},
       {"reap", "REAPPruningModifier"},
       {"sign", "sign channel"},
+      {"sparsegpt50", "SparseGPTModifier"},
+      {"sparsegpt50_w4a16", "SparseGPTModifier; int4 asym group 128"},
+      {"sparsegpt_2of4", "SparseGPTModifier"},
       {"template_with_variables", "int4 sym group 128 by mse_search"},
       {"ternary", "int2 sym restricted tensor"},
       {"w2a16", "int2 sym group 128 by mse_search"},
@@ -70,6 +74,7 @@ const std::map<std::string, std::string>& expected() {
       {"w8a8", "int8 sym channel / int8 sym token"},
       {"w8a8_gptq", "int8 sym channel / int8 sym token"},
       {"w8a8_smoothquant", "SmoothQuantModifier; int8 sym channel / int8 sym token"},
+      {"wanda50", "WandaPruningModifier"},
   };
   return table;
 }
@@ -129,8 +134,8 @@ TEST_CASE("each ready recipe means what its name says") {
     REQUIRE(expected().contains(recipe.name));
     CHECK(summary(recipe) == expected().at(recipe.name));
     REQUIRE(!recipe.modifiers.empty());
-    // What changes shapes leaves nothing out.
-    const bool whole = recipe.modifiers.back().type == "StructuredPruningModifier" || recipe.name == "reap";
+    // What changes shapes leaves nothing out, and pruning leaves the head alone by itself.
+    const bool whole = recipe.modifiers.back().schemes.empty() && !recipe.modifiers.back().kv_cache;
     REQUIRE(recipe.modifiers.back().ignore.size() == (whole ? 0 : 1));
     if (!whole) CHECK(recipe.modifiers.back().ignore[0].text == "lm_head");
     const std::string text = read_file(file);

@@ -37,26 +37,35 @@ TEST_CASE("CSV has one record per layer", "[report][csv]") {
   const std::string text = report_to_csv(report);
   const auto records = parse_csv(text);
   REQUIRE(records.size() == 3);
-  REQUIRE(records[0].size() == 29);
+  REQUIRE(records[0].size() == 31);
   for (const auto& record : records) CHECK(record.size() == records[0].size());
   CHECK(
       text.substr(text.find('\n') + 1) ==
       "model.layers.0.q_proj,2x4,F16,Linear,QuantizationModifier,rtn,int4 sym channel,pack-quantized,6,16,6,8,0.01,20,"
-      "0.995,0.3535533905932738,0.5,0.125,0.25,0.25,0.5,0.125,row 1 is all zero,,,,,,\n"
+      "0.995,0.3535533905932738,0.5,0.125,0.25,0.25,0.5,0.125,row 1 is all zero,,,,,,,,\n"
       "model.layers.0.k_proj,2x4,F16,Linear,QuantizationModifier,rtn,int4 sym channel,pack-quantized,6,16,6,8,0,inf,1,"
-      "0,0,0,0,0.25,0.5,0.125,,,,,,,\n");
+      "0,0,0,0,0.25,0.5,0.125,,,,,,,,,\n");
 }
 
 TEST_CASE("CSV of a calibrated run", "[report][csv]") {
   const auto records = parse_csv(report_to_csv(test::calibrated_report()));
   REQUIRE(records.size() == 3);
   const std::vector<std::string> header(records[0].begin() + 23, records[0].end());
-  CHECK(header ==
-        std::vector<std::string>{"tokens", "damping", "fallback", "output_error", "output_sqnr_db", "output_cosine"});
+  CHECK(header == std::vector<std::string>{"tokens", "damping", "fallback", "output_error", "output_sqnr_db",
+                                           "output_cosine", "sparsity", "violations"});
   const std::vector<std::string> first(records[1].begin() + 23, records[1].end());
-  CHECK(first == std::vector<std::string>{"4096", "0.01", "", "0.01", "20", "0.995"});
+  CHECK(first == std::vector<std::string>{"4096", "0.01", "", "0.01", "20", "0.995", "", ""});
   const std::vector<std::string> second(records[2].begin() + 23, records[2].end());
-  CHECK(second == std::vector<std::string>{"3", "0", "plain rounding: 3 tokens, \"too few\"", "", "", ""});
+  CHECK(second == std::vector<std::string>{"3", "0", "plain rounding: 3 tokens, \"too few\"", "", "", "", "", ""});
+}
+
+TEST_CASE("CSV says how a layer was pruned", "[report][csv]") {
+  RunReport report = test::small_report();
+  report.layers[1].sparsity = SparsityRecord{"WandaPruningModifier", "2:4", 2, 4, 1};
+  const auto records = parse_csv(report_to_csv(report));
+  CHECK(records[1][29].empty());
+  CHECK(records[2][29] == "2:4");
+  CHECK(records[2][30] == "1");
 }
 
 TEST_CASE("CSV quotes what needs it", "[report][csv]") {

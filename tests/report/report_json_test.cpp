@@ -352,14 +352,32 @@ TEST_CASE("hostile texts round-trip as they are", "[report][json]") {
   check_equal(report_from_json(report_to_json(report), "x"), report);
 }
 
+TEST_CASE("how a layer was pruned is written and read", "[report][json]") {
+  RunReport report = test::small_report();
+  report.layers[0].sparsity = SparsityRecord{"SparseGPTModifier", "2:4", 2, 4, 3};
+  const std::string text = report_to_json(report);
+  const RunReport read = report_from_json(text, "dir/report.json");
+  REQUIRE(read.layers[0].sparsity);
+  CHECK(read.layers[0].sparsity->modifiers == "SparseGPTModifier");
+  CHECK(read.layers[0].sparsity->pattern == "2:4");
+  CHECK(read.layers[0].sparsity->keep == 2);
+  CHECK(read.layers[0].sparsity->of == 4);
+  CHECK(read.layers[0].sparsity->violations == 3);
+  CHECK_FALSE(read.layers[1].sparsity);
+  CHECK(report_to_json(read) == text);
+  json document = json::parse(text);
+  document["layers"][0]["sparsity"]["keep"] = 5;
+  CHECK_THROWS_AS(report_from_json(document.dump(), "dir/report.json"), Error);
+}
+
 TEST_CASE("JSON that is no report is refused", "[report][json]") {
   check_refused("", "not valid JSON");
   check_refused("{", "not valid JSON");
   check_refused("[]", "the document is not an object but array");
   check_refused("null", "the document is not an object but null");
   check_refused("{}", "'schema_version' is missing");
-  check_refused("{\"schema_version\": 4}", "'schema_version' is 4; this version reads 1 to 3", ErrorCode::unsupported);
-  check_refused("{\"schema_version\": 0}", "'schema_version' is 0; this version reads 1 to 3", ErrorCode::unsupported);
+  check_refused("{\"schema_version\": 5}", "'schema_version' is 5; this version reads 1 to 4", ErrorCode::unsupported);
+  check_refused("{\"schema_version\": 0}", "'schema_version' is 0; this version reads 1 to 4", ErrorCode::unsupported);
   check_refused("{\"schema_version\": -1}", "'schema_version' is not a whole number");
   check_refused("{\"schema_version\": 1.0}", "'schema_version' is not a whole number");
   check_refused("{\"schema_version\": 1, \"schema_version\": 1}", "the key 'schema_version' occurs twice");

@@ -85,7 +85,10 @@ Branches branches_of(const CalibrationWork& work, const Plan& plan, std::size_t 
     for (const Sweep& sweep : block.sweeps) {
       for (const InputUnit& unit : sweep.units) {
         const bool of_it = std::any_of(unit.linears.begin(), unit.linears.end(), [&](const WorkLinear& entry) {
-          return plan.linears[entry.linear].modifier == modifier;
+          const PlannedLinear& linear = plan.linears[entry.linear];
+          const bool prunes = std::any_of(linear.pruning.begin(), linear.pruning.end(),
+                                          [&](const PlannedPruning& pruning) { return pruning.modifier == modifier; });
+          return prunes || linear.modifier == modifier;
         });
         if (of_it) count_unit(*block.program, unit, branches);
       }
