@@ -101,7 +101,7 @@ std::string report_text(const RunReport& report, std::size_t all_layers) {
                            percent(report.bytes_after, report.bytes_before))},
       {"bits", fmt::format("{:.3f} per quantized weight, {:.3f} per parameter", report.bits_per_weight,
                            report.model_bits_per_parameter)},
-      {"layers", fmt::format("{} quantized, {} tensors copied", all_layers, report.skipped.size())}};
+      {"layers", fmt::format("{} compressed, {} tensors copied", all_layers, report.skipped.size())}};
   const auto errors = error_fields(report);
   fields.insert(fields.end(), errors.begin(), errors.end());
   fields.emplace_back(

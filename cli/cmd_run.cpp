@@ -16,6 +16,7 @@
 #include "report_fields.h"
 #include "report_file.h"
 #include "run_evaluation.h"
+#include "sparsity_profiles.h"
 #include "table.h"
 #include "units.h"
 
@@ -286,6 +287,10 @@ int run_command(const RunCommand& options, Session& session) {
   if (!options.evaluation.text.empty()) {
     evaluation.emplace(options.evaluation, options.request, options.output, options.quiet);
     evaluation->prepare(session.registry);
+  }
+  if (has_sparsity_profiles(prepared.plan)) {
+    resolve_sparsity_profiles(request, session.registry, options.quiet, prepared);
+    if (!prepared.plan.problems.empty()) throw_problems(prepared.plan);
   }
   if (options.mixed.wanted()) mix_schemes(options, session, prepared);
   if (!prepared.plan.problems.empty()) throw_problems(prepared.plan);

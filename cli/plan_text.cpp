@@ -7,6 +7,7 @@
 
 #include "metrics_text.h"
 #include "quant/error.h"
+#include "quant/sparsity_profile.h"
 #include "table.h"
 #include "units.h"
 
@@ -180,6 +181,7 @@ std::string scheme_text(const Plan& plan, const PlannedLinear& linear) {
   if (linear.scheme >= plan.groups.size()) return "";
   const Scheme& scheme = plan.groups[linear.scheme].scheme;
   std::string text = scheme.weights ? describe(*scheme.weights) : "";
+  for (const PlannedPruning& pruning : linear.pruning) text += ", " + describe(pruning.pattern) + " sparse";
   if (scheme.input_activations) text += " + inputs " + describe(*scheme.input_activations);
   return text;
 }
@@ -225,6 +227,14 @@ std::string plan_text(const Plan& plan, bool all) {
 std::string plan_remarks(const Plan& plan) {
   std::string text;
   for (const std::string& warning : plan.warnings) text += "warning: " + printable(warning) + "\n";
+  for (const RecipeModifier& modifier : plan.recipe.modifiers) {
+    const std::string profile = sparsity_profile(modifier);
+    if (profile.empty()) continue;
+    text += fmt::format(
+        "note: {}: sparsity_profile {} is found by 'quant run'; until then every linear is planned with "
+        "the average\n",
+        modifier.type, profile);
+  }
   for (const std::string& problem : plan.problems) text += "problem: " + printable(problem) + "\n";
   return text;
 }

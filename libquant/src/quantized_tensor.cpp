@@ -55,6 +55,10 @@ void dequantize_span(const QuantizedTensor& tensor, std::span<const std::int8_t>
 }
 
 void dequantize_dense(const QuantizedTensor& tensor, std::uint64_t row, std::span<float> out) {
+  if (is_plain(tensor.args)) {
+    std::copy_n(tensor.plain.begin() + static_cast<std::ptrdiff_t>(row * tensor.cols), tensor.cols, out.begin());
+    return;
+  }
   const auto codes = std::span(tensor.codes).subspan(row * tensor.cols, tensor.cols);
   if (tensor.grid.flat != 0) {
     const std::uint64_t begin = row * tensor.cols;
@@ -126,6 +130,8 @@ void size_coded_scales(const QuantizedTensor& tensor, CodedScales& coded) {
   coded.scales.resize((count + CodedScales::kBlock - 1) / CodedScales::kBlock);
 }
 
+bool has_scales(const QuantArgs& args) { return !has_learned_codebook(args) && !is_plain(args); }
+
 }  // namespace
 
 void QuantizedTensor::resize(const QuantArgs& new_args, std::uint64_t new_rows, std::uint64_t new_cols) {
@@ -134,8 +140,9 @@ void QuantizedTensor::resize(const QuantArgs& new_args, std::uint64_t new_rows, 
   cols = new_cols;
   grid = scale_grid(new_args, new_rows, new_cols);
   const bool real = has_real_zero_points(new_args);
-  codes.resize(new_rows * new_cols);
-  scales.resize(has_learned_codebook(new_args) ? 0 : grid.count());
+  codes.resize(is_plain(new_args) ? 0 : new_rows * new_cols);
+  plain.resize(is_plain(new_args) ? new_rows * new_cols : 0);
+  scales.resize(has_scales(new_args) ? grid.count() : 0);
   zero_points.resize(new_args.symmetric || real ? 0 : grid.count());
   real_zero_points.resize(real ? grid.count() : 0);
   if (has_learned_codebook(new_args)) {
@@ -146,6 +153,8 @@ void QuantizedTensor::resize(const QuantArgs& new_args, std::uint64_t new_rows, 
   }
   size_coded_scales(*this, coded_scales);
   sparse = {};
+  mask.clear();
+  kept_before = 0;
   group_index.clear();
   global_scale = 1.0F;
 }
@@ -188,12 +197,15 @@ void check_sparse(const QuantizedTensor& tensor) {
 void check_sizes(const QuantizedTensor& tensor) {
   const QuantArgs& args = tensor.args;
   const std::uint64_t units = tensor.grid.count();
-  need_size("codes", tensor.codes.size(), checked_mul(tensor.rows, tensor.cols, "a quantized tensor"));
-  if (tensor.codes.empty()) return;  // nothing else is read
+  const std::uint64_t weights = checked_mul(tensor.rows, tensor.cols, "a quantized tensor");
+  need_size("codes", tensor.codes.size(), is_plain(args) ? 0 : weights);
+  need_size("plain values", tensor.plain.size(), is_plain(args) ? weights : 0);
+  if (!tensor.mask.empty()) need_size("places of a mask", tensor.mask.size(), weights);
+  if (weights == 0) return;  // nothing else is read
   if (!(tensor.grid == scale_grid(args, tensor.rows, tensor.cols))) {
     throw Error(ErrorCode::usage, "the grid of a quantized tensor is not that of its arguments and shape");
   }
-  need_size("scales", tensor.scales.size(), has_learned_codebook(args) ? 0 : units);
+  need_size("scales", tensor.scales.size(), has_scales(args) ? units : 0);
   const bool real = has_real_zero_points(args);
   need_size("zero points", tensor.zero_points.size(), args.symmetric || real ? 0 : units);
   need_size("real zero points", tensor.real_zero_points.size(), real ? units : 0);
@@ -219,7 +231,7 @@ QuantizedTensor slice_of(const QuantizedTensor& whole, std::uint64_t first, std:
   slice.input_scale = whole.input_scale;
   slice.input_global_scale = whole.input_global_scale;
   slice.input_zero_point = whole.input_zero_point;
-  copy_part(whole.codes, first * whole.cols, count * whole.cols, slice.codes);
+  if (!is_plain(whole.args)) copy_part(whole.codes, first * whole.cols, count * whole.cols, slice.codes);
   const std::uint64_t unit = first_scale(whole.args, first, whole.cols);
   const std::uint64_t units = slice.grid.count();
   copy_part(whole.scales, unit, units, slice.scales);
@@ -235,6 +247,12 @@ QuantizedTensor slice_of(const QuantizedTensor& whole, std::uint64_t first, std:
   slice.coded_scales.map = whole.coded_scales.map;
   slice.coded_scales.offset = whole.coded_scales.offset;
   slice_sparse(whole.sparse, first, count, slice.sparse);
+  if (is_plain(whole.args)) copy_part(whole.plain, first * whole.cols, count * whole.cols, slice.plain);
+  copy_part(whole.mask, first * whole.cols, count * whole.cols, slice.mask);
+  if (!whole.mask.empty()) {
+    const auto before = whole.mask.begin() + static_cast<std::ptrdiff_t>(first * whole.cols);
+    slice.kept_before = whole.kept_before + static_cast<std::uint64_t>(std::count(whole.mask.begin(), before, 1));
+  }
   return slice;
 }
 
@@ -261,6 +279,12 @@ void put_slice(const QuantizedTensor& slice, std::uint64_t first, std::uint64_t 
   put_part(slice.coded_scales.codes, unit, whole.coded_scales.codes);
   put_part(slice.coded_scales.scales, unit / CodedScales::kBlock, whole.coded_scales.scales);
   append_sparse(slice.sparse, whole.sparse);
+  if (is_plain(slice.args)) put_part(slice.plain, first * slice.cols, whole.plain);
+  if (first == 0) {
+    whole.mask.resize(slice.mask.empty() ? 0 : rows * slice.cols);
+    whole.kept_before = slice.kept_before;
+  }
+  put_part(slice.mask, first * slice.cols, whole.mask);
 }
 
 void dequantize_row(const QuantizedTensor& tensor, std::uint64_t row, std::span<float> out) {

@@ -228,6 +228,8 @@ std::string_view to_string(NumberType type) {
       return "float";
     case NumberType::codebook:
       return "codebook";
+    case NumberType::plain:
+      return "plain";
   }
   return "int";
 }
@@ -300,6 +302,16 @@ std::vector<std::string> complete_and_check(QuantArgs& args, bool strategy_given
   if (of_observer.empty()) check_dynamic_observer(args, problems);
   return problems;
 }
+
+QuantArgs plain_args() {
+  QuantArgs args;
+  args.num_bits = 16;
+  args.type = NumberType::plain;
+  args.strategy = Strategy::channel;
+  return args;
+}
+
+bool is_plain(const QuantArgs& args) { return args.type == NumberType::plain; }
 
 SymmetricRange symmetric_range(const QuantArgs& args) {
   const std::string* value = text_kwarg(args, "symmetric_range");
@@ -474,6 +486,7 @@ std::string sparse_text(const QuantArgs& args) {
 
 std::string describe(const QuantArgs& args) {
   std::string text;
+  if (is_plain(args)) return "float";
   if (is_nvfp4(args)) return "nvfp4 group " + std::to_string(args.group_size.value_or(16));
   if (is_mx(args)) return "mxfp" + std::to_string(args.num_bits) + " group 32";
   if (args.type == NumberType::integer) {

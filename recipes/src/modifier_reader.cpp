@@ -111,10 +111,11 @@ std::optional<Role> role_of(Mistakes& mistakes, const AlgorithmEntry& algorithm,
   }
 }
 
-std::vector<std::string> known_fields(const AlgorithmEntry& algorithm, bool quantizes) {
+std::vector<std::string> known_fields(const AlgorithmEntry& algorithm, bool quantizes, bool prunes) {
   std::vector<std::string> known;
   for (const auto& spec : algorithm.parameters) known.push_back(spec.name);
   known.emplace_back("ignore");
+  if (prunes) known.emplace_back("targets");
   if (quantizes) {
     known.insert(known.end(), scheme_fields().begin(), scheme_fields().end());
     known.emplace_back("bypass_divisibility_checks");
@@ -184,9 +185,14 @@ std::vector<RecipeModifier> read_modifier(Mistakes& mistakes, const Registry& re
   const auto role = role_of(mistakes, *algorithm, modifier.parameters, body, entry.where);
   if (!role) return {modifier};
   const bool quantizes = *role == Role::quantize;
-  check_keys(mistakes, body, known_fields(*algorithm, quantizes || !algorithm->followed_by.empty()), entry.key);
+  const bool prunes = *role == Role::sparsify;
+  check_keys(mistakes, body, known_fields(*algorithm, quantizes || !algorithm->followed_by.empty(), prunes), entry.key);
   check_base_fields(mistakes, body);
   if (const Node* ignore = given(body, "ignore")) modifier.ignore = read_patterns(mistakes, *ignore, "ignore");
+  if (prunes) {
+    if (const Node* targets = given(body, "targets")) modifier.targets = read_patterns(mistakes, *targets, "targets");
+    if (modifier.targets.empty()) modifier.targets = {{"Linear", modifier.where}};
+  }
   if (quantizes) {
     read_quantization(mistakes, body, entry, modifier);
     check_agreement(mistakes, body, *algorithm, modifier);

@@ -4,6 +4,8 @@
 #include <yaml-cpp/emittermanip.h>
 
 #include <algorithm>
+#include <array>
+#include <functional>
 #include <sstream>
 
 #include "mistakes.h"
@@ -146,9 +148,28 @@ void emit_modifier(YAML::Emitter& out, const Node& body, const std::vector<Recip
   out << YAML::EndMap;
 }
 
+/// The modifier's fields without what the sparsity was to be found by, then the sparsity of each linear.
+void emit_sparsities(YAML::Emitter& out, const Node& body, const std::vector<std::pair<std::string, double>>& shares) {
+  static constexpr std::array<std::string_view, 5> kReplaced = {"sparsity", "final_sparsity", "sparsity_profile",
+                                                                "owl_m", "owl_lmbda"};
+  out << YAML::BeginMap;
+  for (const Node::Entry& entry : body.entries) {
+    if (std::find(kReplaced.begin(), kReplaced.end(), entry.key) != kReplaced.end()) continue;
+    out << YAML::Key << entry.key << YAML::Value;
+    emit_node(out, *entry.value);
+  }
+  out << YAML::Key << "sparsity" << YAML::Value << YAML::BeginMap;
+  for (const auto& [module, share] : shares) {
+    out << YAML::Key << YAML::DoubleQuoted << module << YAML::Value << fmt::format("{}", share);
+  }
+  out << YAML::EndMap << YAML::EndMap;
+}
+
+using EmitModifier = std::function<void(YAML::Emitter& out, const Node& body)>;
+
 struct Target {
   const RecipeModifier* modifier;
-  const std::vector<RecipeScheme>* schemes;
+  EmitModifier emit;
   bool found = false;
 };
 
@@ -162,7 +183,7 @@ void emit_tree(YAML::Emitter& out, const Node& node, int depth, Target& target) 
     const bool group = depth == 1 && entry.key == target.modifier->group;
     if (depth == 2 && entry.where.line == where.line && entry.where.column == where.column) {
       target.found = true;
-      emit_modifier(out, *entry.value, *target.schemes);
+      target.emit(out, *entry.value);
     } else if ((stage || group) && entry.value->is(Node::Kind::map)) {
       emit_tree(out, *entry.value, depth + 1, target);
     } else {
@@ -174,22 +195,40 @@ void emit_tree(YAML::Emitter& out, const Node& node, int depth, Target& target) 
 
 }  // namespace
 
-std::string with_schemes(const Recipe& recipe, std::size_t modifier, const std::vector<RecipeScheme>& schemes,
-                         const std::string& comment, const Registry& registry) {
+namespace {
+
+// The recipe's text with another body of one modifier.
+std::string rewritten(const Recipe& recipe, std::size_t modifier, const EmitModifier& emit, const std::string& comment,
+                      const Registry& registry) {
   // Places are those of the text with its variables filled in.
   const Recipe again = parse_recipe(recipe.text, recipe.name, {}, registry);
   recipe_yaml::Mistakes mistakes(recipe.name);
   const recipe_yaml::Document document = recipe_yaml::read_document(recipe.text, mistakes);
   YAML::Emitter out;
-  Target target{&again.modifiers.at(modifier), &schemes};
+  Target target{&again.modifiers.at(modifier), emit};
   emit_tree(out, *document.root, 0, target);
   if (!target.found || !out.good()) {
-    throw Error(ErrorCode::internal, fmt::format("the schemes of {} could not be replaced", recipe.name));
+    throw Error(ErrorCode::internal, fmt::format("a modifier of {} could not be replaced", recipe.name));
   }
   std::string text;
   std::istringstream lines(comment);
   for (std::string line; std::getline(lines, line);) text += "# " + line + "\n";
   return text + out.c_str() + "\n";
+}
+
+}  // namespace
+
+std::string with_schemes(const Recipe& recipe, std::size_t modifier, const std::vector<RecipeScheme>& schemes,
+                         const std::string& comment, const Registry& registry) {
+  const auto emit = [&](YAML::Emitter& out, const Node& body) { emit_modifier(out, body, schemes); };
+  return rewritten(recipe, modifier, emit, comment, registry);
+}
+
+std::string with_sparsities(const Recipe& recipe, std::size_t modifier,
+                            const std::vector<std::pair<std::string, double>>& sparsities, const std::string& comment,
+                            const Registry& registry) {
+  const auto emit = [&](YAML::Emitter& out, const Node& body) { emit_sparsities(out, body, sparsities); };
+  return rewritten(recipe, modifier, emit, comment, registry);
 }
 
 }  // namespace quant

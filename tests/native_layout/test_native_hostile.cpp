@@ -98,7 +98,7 @@ TEST_CASE("a config.json with wrong keys is refused by their names") {
   const auto set = [&](const std::string& pointer, const Json& value) {
     return config_error([&](Json& config) { config[Json::json_pointer(pointer)] = value; });
   };
-  CHECK(mentions(set("/version", 2), "version"));
+  CHECK(mentions(set("/version", 3), "version"));
   CHECK(mentions(set("/version", "1"), "version"));
   CHECK(mentions(config_error([](Json& config) { config.erase("linears"); }), "linears"));
   CHECK(mentions(config_error([](Json& config) { config.erase("groups"); }), "groups"));

@@ -16,7 +16,8 @@ using Json = nlohmann::ordered_json;
 using stored::parse_json;
 
 constexpr const char* kMethod = "libquant";
-constexpr int kVersion = 1;
+/// Version 2 has linears without their zeros; what has none is written as version 1.
+constexpr std::uint64_t kVersion = 2;
 constexpr const char* kWhere = "config.json: quantization_config";
 
 [[noreturn]] void fail(const std::string& path, const std::string& problem) {
@@ -63,6 +64,7 @@ DType dtype(const Json& value, const std::string& path) {
 }
 
 Json weights_json(const QuantArgs& args) {
+  if (is_plain(args)) return {{"type", to_string(args.type)}};
   Json json = {{"type", to_string(args.type)},
                {"num_bits", args.num_bits},
                {"symmetric", args.symmetric},
@@ -82,12 +84,13 @@ Json weights_json(const QuantArgs& args) {
 }
 
 QuantArgs read_weights(const Json& json, const std::string& path) {
-  static constexpr std::array kTypes = {NumberType::integer, NumberType::codebook};
+  static constexpr std::array kTypes = {NumberType::integer, NumberType::codebook, NumberType::plain};
   static constexpr std::array kStrategies = {Strategy::tensor, Strategy::channel, Strategy::group, Strategy::block,
                                              Strategy::flat};
   static constexpr std::array kCodebooks = {Codebook::learned, Codebook::nf4, Codebook::fp4, Codebook::sign};
   QuantArgs args;
   args.type = choice(member(json, "type", path), kTypes, path + ".type");
+  if (is_plain(args)) return plain_args();
   args.num_bits = static_cast<int>(std::min<std::uint64_t>(natural(member(json, "num_bits", path), path), 1000));
   args.strategy = choice(member(json, "strategy", path), kStrategies, path + ".strategy");
   const Json& symmetric = member(json, "symmetric", path);
@@ -125,6 +128,20 @@ LinearShape read_linear(const std::string& module, const Json& json, const std::
   if (linear.rows == 0 || linear.cols == 0) fail(path + ".shape", "has a size of 0");
   checked_mul(linear.rows, linear.cols, module);
   linear.dtype = dtype(member(json, "dtype", path), path + ".dtype");
+  if (const auto found = json.find("sparsity"); found != json.end()) {
+    const std::string inner = path + ".sparsity";
+    StoredSparsity sparsity;
+    sparsity.kept = natural(member(*found, "kept", inner), inner + ".kept");
+    if (const auto pattern = found->find("pattern"); pattern != found->end()) {
+      if (!pattern->is_array() || pattern->size() != 2) fail(inner + ".pattern", "is not [N, M]");
+      const std::uint64_t keep = natural((*pattern)[0], inner + ".pattern");
+      const std::uint64_t of = natural((*pattern)[1], inner + ".pattern");
+      if (keep > of || of == 0 || of > linear.cols || of > UINT32_MAX) fail(inner + ".pattern", "is no N of M columns");
+      sparsity.keep = static_cast<std::uint32_t>(keep);
+      sparsity.of = static_cast<std::uint32_t>(of);
+    }
+    linear.sparsity = sparsity;
+  }
   return linear;
 }
 
@@ -137,15 +154,20 @@ std::string config_json(const ModelConfig& model, const std::vector<SchemeGroup>
   if (!root.is_object()) throw Error(ErrorCode::corrupt_file, "config.json is not a JSON object");
   Json schemes = Json::object();
   Json linears = Json::object();
+  bool sparse = false;
   for (const SchemeGroup& group : groups) {
     schemes[group.name] = {{"targets", group.scheme.targets}, {"weights", weights_json(*group.scheme.weights)}};
     for (const LinearShape& linear : group.linears) {
-      linears[linear.module] = {
-          {"group", group.name}, {"shape", {linear.rows, linear.cols}}, {"dtype", torch_dtype_name(linear.dtype)}};
+      Json& entry = linears[linear.module];
+      entry = {{"group", group.name}, {"shape", {linear.rows, linear.cols}}, {"dtype", torch_dtype_name(linear.dtype)}};
+      if (!linear.sparsity) continue;
+      sparse = true;
+      entry["sparsity"] = {{"kept", linear.sparsity->kept}};
+      if (linear.sparsity->of > 0) entry["sparsity"]["pattern"] = {linear.sparsity->keep, linear.sparsity->of};
     }
   }
   root["quantization_config"] = {{"quant_method", kMethod},
-                                 {"version", kVersion},
+                                 {"version", sparse ? kVersion : 1},
                                  {"groups", std::move(schemes)},
                                  {"linears", std::move(linears)},
                                  {"ignore", ignore}};
@@ -165,9 +187,9 @@ bool says_libquant(const ModelConfig& model) {
 std::vector<ListedLinear> listed_linears(const ModelConfig& model) {
   const Json config = parse_json(model.quantization_config, kWhere);
   const std::uint64_t version = natural(member(config, "version", ""), ".version");
-  if (version != kVersion) {
+  if (version == 0 || version > kVersion) {
     throw Error(ErrorCode::unsupported,
-                fmt::format("{}.version is {}; this program reads {}", kWhere, version, kVersion),
+                fmt::format("{}.version is {}; this program reads up to {}", kWhere, version, kVersion),
                 "use a newer libquant");
   }
   std::map<std::string, QuantArgs> schemes;

@@ -17,15 +17,16 @@ class NativeLayout final : public Layout {
   DType scale_dtype(const QuantArgs& args, DType weight_dtype) const override {
     return native::stored_scale_dtype(args, weight_dtype);
   }
+  bool omits_zeros() const override { return true; }
   std::optional<std::string> unsupported(const Scheme& scheme, const LinearShape& linear) const override {
     return native::why_unsupported(scheme, linear);
   }
   std::string format_of(const Scheme& scheme) const override {
-    return scheme.weights && scheme.weights->type == NumberType::codebook ? "codebook" : "integer";
+    return scheme.weights ? native::format_of(*scheme.weights) : "integer";
   }
   std::vector<StoredTensor> stored(const Scheme& scheme, const LinearShape& linear) const override {
     std::vector<StoredTensor> list;
-    for (const auto part : native::parts_of(*scheme.weights)) {
+    for (const auto part : native::parts_of(*scheme.weights, linear)) {
       list.push_back(native::stored_part(part, *scheme.weights, linear));
     }
     return list;

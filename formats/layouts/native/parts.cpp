@@ -2,13 +2,24 @@
 
 #include <fmt/format.h>
 
+#include "layouts/native/kept.h"
 #include "packing/pack_ternary.h"
 #include "quant/error.h"
 
 namespace quant::native {
 
+std::string format_of(const QuantArgs& args) {
+  return is_plain(args) ? "plain" : args.type == NumberType::codebook ? "codebook" : "integer";
+}
+
 std::string part_suffix(Part part) {
   switch (part) {
+    case Part::mask:
+      return ".weight_mask";
+    case Part::starts:
+      return ".weight_starts";
+    case Part::values:
+      return ".weight_values";
     case Part::codes:
       return ".weight_codes";
     case Part::codebook:
@@ -35,8 +46,14 @@ std::string part_suffix(Part part) {
 
 bool has_sparse_part(const QuantArgs& args) { return args.outlier_percent > 0 || args.sensitive_percent > 0; }
 
-std::vector<Part> parts_of(const QuantArgs& args) {
-  std::vector<Part> parts = {Part::codes};
+std::vector<Part> parts_of(const QuantArgs& args, const LinearShape& linear) {
+  std::vector<Part> parts;
+  if (linear.sparsity) {
+    parts.push_back(Part::mask);
+    if (!has_equal_rows(*linear.sparsity)) parts.push_back(Part::starts);
+  }
+  parts.push_back(is_plain(args) ? Part::values : Part::codes);
+  if (is_plain(args)) return parts;
   if (has_learned_codebook(args)) {
     parts.push_back(Part::codebook);
   } else if (args.double_quant) {
@@ -76,7 +93,16 @@ StoredTensor stored_part(Part part, const QuantArgs& args, const LinearShape& li
   const DType scales = stored_scale_dtype(args, linear.dtype);
   const std::string name = linear.module + part_suffix(part);
   switch (part) {
+    case Part::mask:
+      return {name, DType::U8, {linear.rows, mask_row_bytes(*linear.sparsity, linear.cols)}};
+    case Part::starts:
+      return {name, DType::U32, {checked_add(linear.rows, 1, "rows")}};
+    case Part::values:
+      return {name, linear.dtype, {linear.sparsity->kept}};
     case Part::codes:
+      if (linear.sparsity) {
+        return {name, DType::U8, {code_row_begin(linear.sparsity->kept, linear.rows, args.num_bits)}};
+      }
       return {name, DType::U8, {linear.rows, code_row_bytes(args, linear.cols)}};
     case Part::codebook:
       return {name, scales, {grid.rows, grid.cols, std::uint64_t{1} << static_cast<unsigned>(args.num_bits)}};
@@ -111,6 +137,16 @@ std::optional<std::string> why_unsupported(const Scheme& scheme, const LinearSha
   }
   if (args.actorder == ActOrder::group) {
     return std::string("weights: actorder group has no place in the layout libquant; use actorder: static");
+  }
+  if (linear.sparsity) {
+    if (const auto reason = contradiction(*linear.sparsity, linear.rows, linear.cols)) {
+      return fmt::format("{} {}", linear.module, *reason);
+    }
+  }
+  if (is_plain(args)) {
+    const bool known = linear.dtype == DType::F32 || linear.dtype == DType::F16 || linear.dtype == DType::BF16;
+    if (known && linear.sparsity) return std::nullopt;
+    return fmt::format("{}: plain numbers are stored for pruned weights of 16 or 32 bits only", linear.module);
   }
   const DType scales = stored_scale_dtype(args, linear.dtype);
   if (scales != DType::F32 && scales != DType::F16 && scales != DType::BF16) {

@@ -9,6 +9,9 @@
 namespace quant::native {
 
 enum class Part {
+  mask,    // of a pruned linear: which weights are stored ...
+  starts,  // ... and, unless all rows keep as many, how many in the rows before each
+  values,  // of plain numbers, which are pruned always
   codes,
   codebook,
   scale,
@@ -21,9 +24,11 @@ enum class Part {
   sparse_values
 };
 
+/// Layout::format_of: "integer", "codebook" or "plain".
+std::string format_of(const QuantArgs& args);
 /// ".weight_codes"
 std::string part_suffix(Part part);
-std::vector<Part> parts_of(const QuantArgs& args);
+std::vector<Part> parts_of(const QuantArgs& args, const LinearShape& linear);
 StoredTensor stored_part(Part part, const QuantArgs& args, const LinearShape& linear);
 /// Bytes of one row of codes.
 std::uint64_t code_row_bytes(const QuantArgs& args, std::uint64_t cols);

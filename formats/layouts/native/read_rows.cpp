@@ -7,6 +7,7 @@
 #include <set>
 
 #include "layouts/native/config.h"
+#include "layouts/native/kept.h"
 #include "layouts/native/parts.h"
 #include "layouts/stored/tensor_parts.h"
 #include "packing/pack_bits.h"
@@ -35,7 +36,122 @@ struct Job {
   std::uint64_t unit() const { return first_scale(linear.args, first_row, linear.shape.cols); }
 };
 
+std::span<const std::uint8_t> mask_row(const Job& job, std::uint64_t row) {
+  return std::span<const std::uint8_t>(job.out.mask).subspan(row * job.out.cols, job.out.cols);
+}
+
+// How many weights are kept before each of the rows, and up to their end.
+std::vector<std::uint64_t> read_starts(const Job& job) {
+  const StoredSparsity& sparsity = *job.linear.shape.sparsity;
+  std::vector<std::uint64_t> starts(job.out.rows + 1);
+  if (has_equal_rows(sparsity)) {
+    const std::uint64_t each = job.linear.shape.cols / sparsity.of * sparsity.keep;
+    for (std::uint64_t r = 0; r < starts.size(); ++r) starts[r] = (job.first_row + r) * each;
+    return starts;
+  }
+  const auto bytes = job.bytes(Part::starts, 4 * job.first_row, 4 * starts.size());
+  for (std::uint64_t r = 0; r < starts.size(); ++r) {
+    std::uint32_t start = 0;
+    std::memcpy(&start, bytes.data() + 4 * r, 4);
+    starts[r] = start;
+  }
+  const bool first = job.first_row == 0, last = job.first_row + job.out.rows == job.linear.shape.rows;
+  if (!std::is_sorted(starts.begin(), starts.end()) || (first && starts.front() != 0) ||
+      starts.back() > sparsity.kept || (last && starts.back() != sparsity.kept)) {
+    stored::fail(job.checkpoint, job.info(Part::starts).name,
+                 fmt::format("does not ascend from 0 to {} in rows {} to {}", sparsity.kept, job.first_row,
+                             job.first_row + job.out.rows));
+  }
+  return starts;
+}
+
+// Which weights are stored, and how many before each row.
+std::vector<std::uint64_t> read_mask(const Job& job) {
+  const StoredSparsity& sparsity = *job.linear.shape.sparsity;
+  const std::uint64_t cols = job.linear.shape.cols, row_bytes = mask_row_bytes(sparsity, cols);
+  const auto packed = job.bytes(Part::mask, job.first_row * row_bytes, job.out.rows * row_bytes);
+  const std::vector<std::uint64_t> starts = read_starts(job);
+  job.out.mask.resize(job.out.rows * cols);
+  job.out.kept_before = starts.front();
+  for (std::uint64_t r = 0; r < job.out.rows; ++r) {
+    const auto mask = std::span(job.out.mask).subspan(r * cols, cols);
+    const bool sound = unpack_mask(sparsity, packed.subspan(r * row_bytes, row_bytes), mask);
+    const auto kept = static_cast<std::uint64_t>(std::count(mask.begin(), mask.end(), 1));
+    if (sound && kept == starts[r + 1] - starts[r]) continue;
+    stored::fail(
+        job.checkpoint, job.info(Part::mask).name,
+        fmt::format("holds no mask of {} kept weights in row {}", starts[r + 1] - starts[r], job.first_row + r));
+  }
+  return starts;
+}
+
+// The code whose value is 0 in a unit of scales.
+std::int8_t code_of_zero(const Job& job, std::size_t unit) {
+  const QuantArgs& args = job.linear.args;
+  if (args.type == NumberType::integer) return job.out.zero_points.empty() ? std::int8_t{0} : job.out.zero_points[unit];
+  const std::size_t count = std::size_t{1} << static_cast<unsigned>(args.num_bits);
+  const std::size_t first = has_learned_codebook(args) ? unit * count : 0;
+  const auto table = std::span<const float>(job.out.codebook).subspan(first, count);
+  const auto zero = std::find(table.begin(), table.end(), 0.0F);
+  if (zero == table.end()) {
+    stored::fail(job.checkpoint, job.linear.shape.module + ".weight_codes", "omits zeros, but its codebook has none");
+  }
+  return static_cast<std::int8_t>(zero - table.begin());
+}
+
+std::size_t unit_of(const QuantizedTensor& tensor, std::uint64_t row, std::uint64_t col) {
+  const ScaleGrid& grid = tensor.grid;
+  if (grid.flat != 0) return (row * tensor.cols + col) / grid.flat;
+  return row / grid.row_extent * grid.cols + col / grid.col_extent;
+}
+
+// Weights that are not stored get the code of 0.
+void fill_zeros(const Job& job) {
+  if (!job.linear.shape.sparsity || is_plain(job.linear.args)) return;
+  std::size_t known = SIZE_MAX;
+  std::int8_t zero = 0;
+  for (std::uint64_t r = 0; r < job.out.rows; ++r) {
+    const auto mask = mask_row(job, r);
+    for (std::uint64_t c = 0; c < job.out.cols; ++c) {
+      if (mask[c] != 0) continue;
+      const std::size_t unit = unit_of(job.out, r, c);
+      if (unit != known) zero = code_of_zero(job, unit);
+      known = unit;
+      job.out.codes[r * job.out.cols + c] = zero;
+    }
+  }
+}
+
+void read_kept_codes(const Job& job) {
+  const std::vector<std::uint64_t> starts = read_mask(job);
+  const int bits = job.linear.args.num_bits;
+  const auto coding = job.linear.args.type == NumberType::integer ? packing::Coding::offset : packing::Coding::raw;
+  const std::uint64_t begin = code_row_begin(starts.front(), job.first_row, bits);
+  const std::uint64_t end = code_row_begin(starts.back(), job.first_row + job.out.rows, bits);
+  const auto packed = job.bytes(Part::codes, begin, end - begin);
+  std::vector<std::int8_t> kept;
+  for (std::uint64_t r = 0; r < job.out.rows; ++r) {
+    kept.resize(starts[r + 1] - starts[r]);
+    const std::uint64_t at = code_row_begin(starts[r], job.first_row + r, bits) - begin;
+    packing::unpack_row(packed.subspan(at), static_cast<unsigned>(bits), coding, kept);
+    const auto mask = mask_row(job, r);
+    for (std::uint64_t c = 0, k = 0; c < job.out.cols; ++c) {
+      if (mask[c] != 0) job.out.codes[r * job.out.cols + c] = kept[k++];
+    }
+  }
+}
+
+void read_values(const Job& job) {
+  const std::vector<std::uint64_t> starts = read_mask(job);
+  std::vector<float> kept(starts.back() - starts.front());
+  job.floats(Part::values, starts.front(), kept);
+  for (std::size_t i = 0, k = 0; i < job.out.plain.size(); ++i) {
+    job.out.plain[i] = job.out.mask[i] != 0 ? kept[k++] : 0.0F;
+  }
+}
+
 void read_codes(const Job& job) {
+  if (job.linear.shape.sparsity) return read_kept_codes(job);
   const QuantArgs& args = job.linear.args;
   const std::uint64_t cols = job.linear.shape.cols, row_bytes = code_row_bytes(args, cols);
   const auto packed = job.bytes(Part::codes, job.first_row * row_bytes, job.out.rows * row_bytes);
@@ -126,14 +242,14 @@ StoredLinear inspect(const Checkpoint& checkpoint, const ListedLinear& listed) {
   StoredLinear linear;
   linear.shape = listed.shape;
   linear.args = listed.args;
-  linear.format = listed.args.type == NumberType::codebook ? "codebook" : "integer";
+  linear.format = format_of(listed.args);
   Scheme scheme;
   scheme.weights = listed.args;
   if (const auto reason = why_unsupported(scheme, listed.shape)) {
     throw Error(ErrorCode::corrupt_file, fmt::format("config.json: {}: {}", listed.shape.module, *reason));
   }
-  linear.scale_dtype = stored_scale_dtype(listed.args, listed.shape.dtype);
-  for (const Part part : parts_of(listed.args)) {
+  linear.scale_dtype = is_plain(listed.args) ? listed.shape.dtype : stored_scale_dtype(listed.args, listed.shape.dtype);
+  for (const Part part : parts_of(listed.args, listed.shape)) {
     const StoredTensor wanted = stored_part(part, listed.args, listed.shape);
     stored::need_tensor(checkpoint, wanted.name, {wanted.dtype}, &wanted.shape);
     linear.tensors.push_back(wanted.name);
@@ -148,11 +264,13 @@ std::vector<StoredLinear> find_linears(const Checkpoint& checkpoint) {
   std::set<std::string> known;
   for (const ListedLinear& listed : listed_linears(checkpoint.config())) {
     linears.push_back(inspect(checkpoint, listed));
-    known.insert(linears.back().tensors.front());
+    known.insert(linears.back().tensors.begin(), linears.back().tensors.end());
   }
   // Codes that config.json forgets would otherwise be copied along in silence.
   for (const TensorInfo& tensor : checkpoint.tensors()) {
-    if (!tensor.name.ends_with(part_suffix(Part::codes)) || known.contains(tensor.name)) continue;
+    const bool packed =
+        tensor.name.ends_with(part_suffix(Part::codes)) || tensor.name.ends_with(part_suffix(Part::values));
+    if (!packed || known.contains(tensor.name)) continue;
     stored::fail(checkpoint, tensor.name, "is not of a linear that config.json lists");
   }
   return linears;
@@ -172,10 +290,12 @@ void read_rows(const Checkpoint& checkpoint, const StoredLinear& linear, std::ui
   out.resize(linear.args, count, linear.shape.cols);
   out.scale_dtype = linear.scale_dtype;
   const Job job{checkpoint, linear, first_row, out};
+  if (is_plain(linear.args)) return read_values(job);
   read_codes(job);
   read_scales(job);
   read_zero_points(job);
   read_sparse(job);
+  fill_zeros(job);
 }
 
 }  // namespace quant::native

@@ -30,7 +30,7 @@ struct CalibrationNeeds {
   bool rows = false;
   bool residual = false;  ///< also runs the unquantized model, for linears whose output is added to the residual stream
   bool mean = false;
-  bool square = false;
+  bool square = false;  ///< mean x^2: what `gram` has as its diagonal, without the cost of a Gram matrix
   bool any() const { return absmax || mean_abs || mean || square || gram || cross_gram || residual || rows; }
   CalibrationNeeds& operator|=(const CalibrationNeeds& other);
 };

@@ -15,12 +15,21 @@
 
 namespace quant {
 
+/// How many weights of a pruned linear are kept, and in which pattern.
+struct StoredSparsity {
+  std::uint64_t kept = 0;  ///< of all its weights
+  std::uint32_t keep = 0;  ///< of each `of` weights that follow each other in a row exactly so many; 0: no such pattern
+  std::uint32_t of = 0;
+  friend bool operator==(const StoredSparsity&, const StoredSparsity&) = default;
+};
+
 /// A linear as the layout sees it.
 struct LinearShape {
   std::string module;  ///< "model.layers.0.mlp.up_proj"
   std::uint64_t rows = 0;
   std::uint64_t cols = 0;
-  DType dtype = DType::F32;  ///< of the original weight
+  DType dtype = DType::F32;                     ///< of the original weight
+  std::optional<StoredSparsity> sparsity = {};  ///< of a pruned linear whose zeros are counted exactly
 };
 
 /// A named group of schemes in config.json.
@@ -82,6 +91,9 @@ class Layout {
   }
   /// Why this linear cannot be stored with that scheme, or nothing.
   virtual std::optional<std::string> unsupported(const Scheme& scheme, const LinearShape& linear) const = 0;
+  /// Whether linears with LinearShape::sparsity are stored without their zeros, those of plain numbers too. Layouts
+  /// that do not are not asked about plain numbers: they are tensors like any other then.
+  virtual bool omits_zeros() const { return false; }
   /// Why linears of these schemes cannot be in one checkpoint of this layout, each of which it could store: a sentence
   /// that names both groups for each pair that contradicts.
   virtual std::vector<std::string> contradictions(const std::vector<SchemeGroup>& groups) const {

@@ -18,6 +18,7 @@
 #include "quant/model.h"
 #include "quant/recipe.h"
 #include "quant/registry.h"
+#include "quant/sparsify.h"
 
 namespace quant {
 
@@ -49,14 +50,22 @@ struct PlanOptions {
   const Checkpoint* sensitivities = nullptr;
 };
 
-/// A linear that will be quantized.
+/// What one modifier removes of a linear's weights.
+struct PlannedPruning {
+  std::size_t modifier = 0;  ///< index into Recipe::modifiers
+  std::string rule;          ///< the target that chose it
+  SparsityPattern pattern;
+};
+
+/// A linear that will be quantized, pruned, or both.
 struct PlannedLinear {
   LinearShape shape;
   const TensorInfo* weight = nullptr;
   const TensorInfo* sensitivity = nullptr;  ///< in PlanOptions::sensitivities; null: not used
-  std::size_t modifier = 0;                 ///< index into Recipe::modifiers
-  std::size_t scheme = 0;                   ///< index into Plan::groups
-  std::string rule;                         ///< the target that chose it: "Linear", "re:.*down_proj"
+  std::size_t modifier = 0;  ///< that quantizes it, or else the last that prunes it: index into Recipe::modifiers
+  std::size_t scheme = 0;    ///< index into Plan::groups
+  std::string rule;          ///< the target that chose it: "Linear", "re:.*down_proj"
+  std::vector<PlannedPruning> pruning;  ///< in the order of the recipe, before anything is coded
   int fused_set = -1;  ///< linears of one set share their NVFP4 global scale (q,k,v; gate,up); -1: none
   std::vector<StoredTensor> stored;
   std::uint64_t stored_bytes = 0;

@@ -40,6 +40,7 @@ struct SparseRows {
 ///   integer:  w = (code - zero_point) * scale
 ///   floating: w = element(code) * scale            (NVFP4: element(code) * (scale / global_scale))
 ///   codebook: w = codebook[code] * scale if fixed, codebook[unit][code] if learned
+///   plain:    w = plain[r, c]
 /// with scale = scales[unit], unit = [r / grid.row_extent][g], g = group_index[c] or c / grid.col_extent; flat: unit =
 /// (r * cols + c) / grid.flat. Where `sparse` has an entry its value is added. All in float32.
 struct QuantizedTensor {
@@ -49,13 +50,17 @@ struct QuantizedTensor {
   std::uint64_t rows = 0;
   std::uint64_t cols = 0;
   ScaleGrid grid;                         ///< of this slice
-  std::vector<std::int8_t> codes;         ///< [rows, cols], one per weight; floating types and codebooks: the bits
+  std::vector<std::int8_t> codes;         ///< [rows, cols], one per weight; floating types and codebooks: the bits;
+                                          ///< empty for plain numbers
   std::vector<float> scales;              ///< [grid.rows, grid.cols]; never zero or NaN; empty for learned codebooks
   std::vector<std::int8_t> zero_points;   ///< [grid.rows, grid.cols], or empty if symmetric or real
   std::vector<float> real_zero_points;    ///< [grid.rows, grid.cols] where zp_dtype is a floating type, else empty
   std::vector<float> codebook;            ///< [grid.rows, grid.cols, 2^bits] if learned, [2^bits] if fixed, else empty
   CodedScales coded_scales;               ///< with double_quant: what `scales` are computed from
   SparseRows sparse;                      ///< with outlier_percent or sensitive_percent
+  std::vector<float> plain;               ///< [rows, cols] for NumberType::plain: values of scale_dtype; else empty
+  std::vector<std::uint8_t> mask;         ///< [rows, cols] of a pruned matrix: 1 kept, 0 removed, where w = 0; or empty
+  std::uint64_t kept_before = 0;          ///< with mask: weights that are kept in the rows before this slice
   std::vector<std::int32_t> group_index;  ///< [cols], or empty: columns are grouped in order
   float global_scale = 1.0F;              ///< NVFP4 only
 

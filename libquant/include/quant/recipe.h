@@ -40,6 +40,7 @@ struct RecipeModifier {
   std::string group;  ///< "default_modifiers"
   SourceLocation where;
   std::vector<RecipeScheme> schemes;  ///< in order; empty for modifiers that quantize no linears
+  std::vector<Pattern> targets;       ///< of modifiers that prune
   std::vector<Pattern> ignore;
   std::optional<QuantArgs> kv_cache;  ///< of kv_cache_scheme, checked: static, per tensor, int8 or 8-bit float
   bool bypass_divisibility_checks = false;

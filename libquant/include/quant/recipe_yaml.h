@@ -5,6 +5,7 @@
 #include <map>
 #include <string>
 #include <string_view>
+#include <utility>
 #include <vector>
 
 #include "quant/recipe.h"
@@ -26,5 +27,9 @@ Recipe load_recipe(const std::filesystem::path& path, const RecipeVariables& var
 /// `comment` stand at its head. Reading it gives these schemes, field by field.
 std::string with_schemes(const Recipe& recipe, std::size_t modifier, const std::vector<RecipeScheme>& schemes,
                          const std::string& comment, const Registry& registry);
+/// Likewise with the sparsity of each linear, by its name, in the place of the modifier's own sparsity and profile.
+std::string with_sparsities(const Recipe& recipe, std::size_t modifier,
+                            const std::vector<std::pair<std::string, double>>& sparsities, const std::string& comment,
+                            const Registry& registry);
 
 }  // namespace quant

@@ -13,9 +13,9 @@
 
 namespace quant {
 
-/// Version 2 added what calibrated runs measure, version 3 evaluations and imported statistics; files of all versions
-/// are read.
-inline constexpr int kReportSchemaVersion = 3;
+/// Version 2 added what calibrated runs measure, version 3 evaluations and imported statistics, version 4 sparsity;
+/// files of all versions are read.
+inline constexpr int kReportSchemaVersion = 4;
 
 /// Errors of a linear's outputs over the calibration inputs X, from sums over all outputs y = X w^T and their
 /// approximations v: relative error noise / signal and what else `summarize` makes of sums.
@@ -89,6 +89,15 @@ struct EvaluationReport {
   double bits_per_byte(double nats) const;
 };
 
+/// How a linear was pruned. The share of its weights that are 0 is that of LayerReport::sums.
+struct SparsityRecord {
+  std::string modifiers;         ///< "SparseGPTModifier", in the order of the recipe
+  std::string pattern;           ///< what each asked for: "50 %", "2:4"
+  std::uint32_t keep = 0;        ///< of an N:M pattern: N kept ...
+  std::uint32_t of = 0;          ///< ... of each M; 0: no such pattern
+  std::uint64_t violations = 0;  ///< groups of M with more than N weights that are not 0
+};
+
 struct LayerReport {
   std::string module;
   Shape shape;            ///< [out_features, in_features]
@@ -109,6 +118,7 @@ struct LayerReport {
   std::vector<float> row_nmse;     ///< [out_features]
   std::vector<float> group_nmse;   ///< [scale columns]
   std::optional<CalibrationRecord> calibration;
+  std::optional<SparsityRecord> sparsity;
 };
 
 struct SkippedTensor {

@@ -18,7 +18,8 @@ namespace quant {
 enum class NumberType {
   integer,
   floating,
-  codebook  ///< codes are places in a table of values; what the table holds is QuantArgs::codebook
+  codebook,  ///< codes are places in a table of values; what the table holds is QuantArgs::codebook
+  plain      ///< floating-point numbers as they are, without codes: weights that are only pruned
 };
 enum class Strategy {
   tensor,
@@ -113,6 +114,9 @@ float float_max(const QuantArgs& args);
 /// Floating schemes: F4 (E2M1), F8_E4M3, or F8_E5M2 where observer_kwargs["float8_format"] is "e5m2".
 /// Integer schemes: I8. Codebooks: U8.
 DType element_dtype(const QuantArgs& args);
+/// Of weights that stay floating-point numbers of their own type.
+QuantArgs plain_args();
+bool is_plain(const QuantArgs& args);
 bool is_mx(const QuantArgs& args);                 ///< MXFP4, MXFP8: power-of-two (E8M0) scales over 32 columns
 bool is_nvfp4(const QuantArgs& args);              ///< E2M1, E4M3 scales over 16 columns and one F32 global scale
 bool is_ternary(const QuantArgs& args);            ///< -1, 0 and 1: symmetric 2-bit integers of the restricted range

@@ -24,6 +24,7 @@ inline constexpr std::string_view kDefaultCandidates = "W2G32,W3G128,W4G128,W4G3
 
 /// A scheme by its short name, made from the one that a recipe gives to a linear:
 ///   "W3G128"  its weights with 3 bits in groups of 128;  "W8"  with 8 bits per channel (integers both);
+///   "S50", "S2:4"  unquantized, with 50 % of the weights set to 0, or with two kept of each four in a row;
 ///   a preset's name ("FP8_DYNAMIC")  weights and activations of the preset; "base"  the recipe's own.
 /// Symmetry, observer and all else stay those of `base` where weights keep their number type; short names get the
 /// searched scales of "mse_search" where `base` names no observer. Case does not matter.
@@ -101,7 +102,8 @@ struct SensitivityCost {
 
 /// Losses of the linears that a plan quantizes, one at a time, the rest of the model as it is. `plan` has no problems;
 /// its checkpoint is what runs. Weights are rounded by the recipe's own quantizer if it needs no data, else by plain
-/// rounding with the same scheme; inputs stay float. The same bits for any number of threads.
+/// rounding with the same scheme; they are pruned by the recipe's own sparsifier, else by Wanda's scores; inputs stay
+/// float. The same bits for any number of threads.
 class SensitivityMeter {
  public:
   /// Throws Error{usage} for a plan without linears of the model's program, or a memory limit that is too small;

@@ -242,7 +242,7 @@ std::string group_of(const StatisticsFileReader& reader, const std::filesystem::
 InputStatistics StatisticsFileReader::read(const std::string& module) const {
   return read(
       module,
-      {.absmax = true, .mean_abs = true, .mean = true, .square = true, .gram = true, .cross_gram = true, .rows = true});
+      {.absmax = true, .mean_abs = true, .gram = true, .cross_gram = true, .rows = true, .mean = true, .square = true});
 }
 
 InputStatistics StatisticsFileReader::read(const std::string& module, const CalibrationNeeds& parts) const {

@@ -5,9 +5,11 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <iterator>
 #include <limits>
 
 #include "pipeline/item_output.h"
+#include "plan/pruning.h"
 #include "plan/resources.h"
 #include "plan/sensitivities.h"
 #include "quant/error.h"
@@ -18,6 +20,7 @@ struct BatchRunner::Job {
   ItemKey key;
   const PlannedItem* item = nullptr;
   TensorParams params;
+  PrunedWeight pruned;  // of a pruned linear, else empty
   ItemResult result;
   std::atomic<bool> bad{false};
 };
@@ -30,6 +33,7 @@ struct BatchRunner::Slice {
   ErrorSums sums;
   double scale_min = std::numeric_limits<double>::infinity();
   double scale_max = 0;
+  std::uint64_t violations = 0;
   double seconds = 0;
   std::vector<double> group_signal;
   std::vector<double> group_noise;
@@ -54,6 +58,13 @@ void merge_slice(const std::vector<double>& from, std::vector<double>& into) {
   for (std::size_t g = 0; g < from.size(); ++g) into[g] += from[g];
 }
 
+void put_mask(std::span<const std::uint8_t> mask, std::uint64_t first, QuantizedTensor& slice) {
+  const auto part = mask.subspan(first * slice.cols, slice.rows * slice.cols);
+  slice.mask.assign(part.begin(), part.end());
+  const auto before = mask.begin() + static_cast<std::ptrdiff_t>(first * slice.cols);
+  slice.kept_before = static_cast<std::uint64_t>(std::count(mask.begin(), before, 1));
+}
+
 }  // namespace
 
 BatchRunner::BatchRunner(const Plan& plan, const std::vector<std::unique_ptr<ContainerWriter>>& writers,
@@ -72,13 +83,38 @@ const Quantizer& BatchRunner::quantizer_of(const PlannedLinear& linear) const {
   return *quantizer;
 }
 
-TensorParams BatchRunner::params_of(const PlannedLinear& linear) {
+// Sparsifiers look at whole matrices.
+PrunedWeight BatchRunner::pruned_weight(const PlannedLinear& linear, ItemResult& result) const {
+  PrunedWeight pruned;
+  if (linear.pruning.empty()) return pruned;
+  pruned.values.resize(linear.shape.rows * linear.shape.cols);
+  pruned.mask.assign(pruned.values.size(), 1);
+  read_f32(plan_.checkpoint->view(*linear.weight), 0, pruned.values);
+  for (const PlannedPruning& pruning : linear.pruning) {
+    PruneTask task;
+    task.module = linear.shape.module;
+    task.rows = linear.shape.rows;
+    task.cols = linear.shape.cols;
+    task.weight = pruned.values;
+    task.mask = pruned.mask;
+    task.pattern = pruning.pattern;
+    algorithms_[pruning.modifier].sparsifier->prune(std::span(&task, 1), {}, {plan_.options.threads, stop_});
+    std::move(task.record.notes.begin(), task.record.notes.end(), std::back_inserter(result.notes));
+  }
+  return pruned;
+}
+
+TensorParams BatchRunner::params_of(const PlannedLinear& linear, const PrunedWeight& pruned) {
   const Quantizer& quantizer = quantizer_of(linear);
   const auto prepare = [&](const PlannedLinear& member) {
-    const QuantArgs& args = *plan_.groups[member.scheme].scheme.weights;
+    const QuantArgs args = weight_args(plan_, member);
     std::vector<float> importance;
     if (prepares_with_sensitivities(plan_, member)) read_sensitivities(plan_, member, 0, member.shape.rows, importance);
-    return quantizer.prepare(plan_.checkpoint->view(*member.weight), args, importance, plan_.options.threads);
+    // Of other members of a fused set the whole range counts, which contains that of what is kept.
+    const bool own = &member == &linear && !pruned.values.empty();
+    const TensorView view =
+        own ? f32_view(pruned.values, member.shape.rows, member.shape.cols) : plan_.checkpoint->view(*member.weight);
+    return quantizer.prepare(view, args, importance, plan_.options.threads);
   };
   if (linear.fused_set < 0) return prepare(linear);
   auto known = fused_scales_.find(linear.fused_set);
@@ -137,20 +173,32 @@ void BatchRunner::quantize_slice(Job& job, const PlannedLinear& linear, Slice& s
   const Scheme& scheme = plan_.groups[linear.scheme].scheme;
   Scratch& scratch = thread_scratch();
   scratch.rows.assign(slice.count, ErrorSums{});
-  const ScaleGrid grid = scale_grid(*scheme.weights, slice.count, linear.shape.cols);
+  const QuantArgs args = weight_args(plan_, linear);
+  const ScaleGrid grid = scale_grid(args, slice.count, linear.shape.cols);
   slice.group_signal.assign(grid.cols, 0.0);
   slice.group_noise.assign(grid.cols, 0.0);
   const TensorView rows = plan_.checkpoint->view(*linear.weight).slice_rows(slice.first, slice.count);
-  const DType scale_type = plan_.layout->scale_dtype(*scheme.weights, linear.shape.dtype);
+  const Layout& layout = layout_for(plan_, linear);
+  const DType scale_type = layout.scale_dtype(args, linear.shape.dtype);
   plan_.checkpoint->will_read(rows);
   TensorParams params = job.params;
   params.first_row = slice.first;
   read_sensitivities(plan_, linear, slice.first, slice.count, scratch.importance);
-  quantizer_of(linear).quantize_rows(rows, *scheme.weights, scale_type, params, scratch.importance, scratch.quantized,
-                                     {scratch.rows, slice.group_signal, slice.group_noise});
+  const SliceErrors errors{scratch.rows, slice.group_signal, slice.group_noise};
+  const Quantizer& quantizer = quantizer_of(linear);
+  if (job.pruned.values.empty()) {
+    quantizer.quantize_rows(rows, args, scale_type, params, scratch.importance, scratch.quantized, errors);
+  } else {
+    const TensorView kept = f32_view(job.pruned.values, linear.shape.rows, linear.shape.cols);
+    quantizer.quantize_rows(kept.slice_rows(slice.first, slice.count), args, scale_type, params, scratch.importance,
+                            scratch.quantized, {});
+    put_mask(job.pruned.mask, slice.first, scratch.quantized);
+    slice.violations = check_pruned(linear, scratch.quantized);
+    measure_rows(rows, scratch.quantized, errors);  // against what the weights were before
+  }
   plan_.checkpoint->done_reading(rows);
   ShardSink sink(*writers_[job.key.first], *job.item);
-  plan_.layout->write_rows(scheme, linear.shape, slice.first, scratch.quantized, sink);
+  layout.write_rows(scheme, linear.shape, slice.first, scratch.quantized, sink);
   for (std::size_t r = 0; r < scratch.rows.size(); ++r) {
     const ErrorSums& sums = scratch.rows[r];
     // Rows of different slices are different elements: no two threads write the same one.
@@ -206,7 +254,8 @@ void BatchRunner::start_jobs(const std::vector<ItemKey>& keys, const std::functi
       const PlannedLinear& linear = plan_.linears[job.item->index];
       job.result.row_nmse.resize(linear.shape.rows);
       try {
-        job.params = params_of(linear);
+        job.pruned = pruned_weight(linear, job.result);
+        job.params = params_of(linear, job.pruned);
       } catch (const Error& error) {
         if (error.code() != ErrorCode::numerical) throw;
         note_bad_weights(linear);
@@ -230,6 +279,7 @@ std::map<ItemKey, ItemResult> BatchRunner::collect(std::vector<Job>& jobs, const
     result.scale_min = std::min(result.scale_min, slice.scale_min);
     result.scale_max = std::max(result.scale_max, slice.scale_max);
     result.seconds += slice.seconds;
+    result.violations += slice.violations;
     merge_slice(slice.group_signal, signal[slice.job]);
     merge_slice(slice.group_noise, noise[slice.job]);
   }

@@ -10,6 +10,7 @@
 
 #include "pipeline/journal.h"
 #include "plan/algorithm_set.h"
+#include "plan/pruning.h"
 #include "quant/plan.h"
 #include "thread_pool.h"
 
@@ -32,7 +33,8 @@ class BatchRunner {
  private:
   struct Job;
   struct Slice;
-  TensorParams params_of(const PlannedLinear& linear);
+  PrunedWeight pruned_weight(const PlannedLinear& linear, ItemResult& result) const;
+  TensorParams params_of(const PlannedLinear& linear, const PrunedWeight& pruned);
   const Quantizer& quantizer_of(const PlannedLinear& linear) const;
   void add_slices(std::size_t job, const PlannedItem& item, std::vector<Slice>& slices) const;
   void start_jobs(const std::vector<ItemKey>& keys, const std::function<void()>& tick, std::vector<Job>& jobs,

@@ -5,8 +5,10 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <iterator>
 
 #include "pipeline/block_stream.h"
+#include "plan/pruning.h"
 #include "plan/resources.h"
 #include "plan/sensitivities.h"
 #include "quant/error.h"
@@ -71,6 +73,13 @@ std::vector<float> diagonal(const InputStatistics& inputs) {
   return result;
 }
 
+// What several algorithms say about one linear, in turn.
+void join(SolveRecord& later, SolveRecord& record) {
+  record.damping = std::max(record.damping, later.damping);
+  if (!later.fallback.empty()) record.fallback += (record.fallback.empty() ? "" : "; ") + later.fallback;
+  std::move(later.notes.begin(), later.notes.end(), std::back_inserter(record.notes));
+}
+
 }  // namespace
 
 // One linear on its way: float weights, then codes.
@@ -78,13 +87,14 @@ struct BlockSolver::Job {
   const LinearWeight* weight = nullptr;
   std::size_t linear = 0;
   std::vector<float> values;
+  std::vector<std::uint8_t> mask;  // of a pruned linear
   std::vector<float> importance;
   TensorParams params;
   QuantizedTensor coded;
   SolveRecord record;
 };
 
-BlockSolver::Job BlockSolver::load(const LinearWeight& weight, std::size_t linear, const InputStatistics& inputs) {
+BlockSolver::Job BlockSolver::load(const LinearWeight& weight, std::size_t linear) {
   leave_if_stopped(context_.run.stop);
   context_.begin(weight.module);
   Job job;
@@ -92,7 +102,40 @@ BlockSolver::Job BlockSolver::load(const LinearWeight& weight, std::size_t linea
   job.linear = linear;
   job.values = context_.weights->read(weight, context_.run.threads);
   require_finite(job);
-  const PlannedLinear& planned = context_.plan->linears[linear];
+  return job;
+}
+
+// Linears that read one input go through each sparsifier together, in the order of the recipe.
+void BlockSolver::prune(std::span<Job> jobs, const InputStatistics& inputs) const {
+  const auto& algorithms = context_.plan->work->algorithms;
+  for (std::size_t m = 0; m < algorithms.size(); ++m) {
+    if (algorithms[m].sparsifier == nullptr) continue;
+    std::vector<PruneTask> tasks;
+    std::vector<Job*> owners;
+    for (Job& job : jobs) {
+      for (const PlannedPruning& pruning : context_.plan->linears[job.linear].pruning) {
+        if (pruning.modifier != m) continue;
+        job.mask.resize(job.values.size(), 1);
+        PruneTask task;
+        task.module = job.weight->module;
+        task.rows = job.weight->rows;
+        task.cols = job.weight->cols;
+        task.weight = job.values;
+        task.mask = job.mask;
+        task.pattern = pruning.pattern;
+        tasks.push_back(std::move(task));
+        owners.push_back(&job);
+      }
+    }
+    if (tasks.empty()) continue;
+    algorithms[m].sparsifier->prune(tasks, inputs, context_.run);
+    for (std::size_t i = 0; i < tasks.size(); ++i) join(tasks[i].record, owners[i]->record);
+  }
+}
+
+// What coding needs to know of the weights, which are pruned by now.
+void BlockSolver::prepare(Job& job, const InputStatistics& inputs) const {
+  const PlannedLinear& planned = context_.plan->linears[job.linear];
   const ModifierAlgorithm& algorithm = context_.plan->work->algorithms[planned.modifier];
   if (planned.sensitivity != nullptr) {
     read_sensitivities(*context_.plan, planned, 0, planned.shape.rows, job.importance);
@@ -100,7 +143,6 @@ BlockSolver::Job BlockSolver::load(const LinearWeight& weight, std::size_t linea
     job.importance = diagonal(inputs);
   }
   job.params = params_of(job);
-  return job;
 }
 
 void BlockSolver::require_finite(const Job& job) const {
@@ -115,7 +157,7 @@ void BlockSolver::require_finite(const Job& job) const {
 // Values of the whole tensor by the range rule of plain rounding, where the scheme has such.
 TensorParams BlockSolver::params_of(const Job& job) const {
   const PlannedLinear& planned = context_.plan->linears[job.linear];
-  const QuantArgs& args = *context_.plan->groups[planned.scheme].scheme.weights;
+  const QuantArgs args = weight_args(*context_.plan, planned);
   const ModifierAlgorithm& algorithm = context_.plan->work->algorithms[planned.modifier];
   const bool whole = args.strategy == Strategy::tensor || is_nvfp4(args);
   if (!whole || algorithm.quantizer != nullptr) {
@@ -151,8 +193,8 @@ void BlockSolver::share_global_scales(std::vector<Job>& jobs) const {
 
 void BlockSolver::code_plain(const Quantizer& quantizer, Job& job) {
   const PlannedLinear& planned = context_.plan->linears[job.linear];
-  const QuantArgs& args = *context_.plan->groups[planned.scheme].scheme.weights;
-  const DType scale_type = context_.plan->layout->scale_dtype(args, planned.shape.dtype);
+  const QuantArgs args = weight_args(*context_.plan, planned);
+  const DType scale_type = layout_for(*context_.plan, planned).scale_dtype(args, planned.shape.dtype);
   const TensorView view = f32_view(job.values, job.weight->rows, job.weight->cols);
   job.coded = quantize_slices(quantizer, view, args, scale_type, job.params, job.importance, context_.run.threads);
 }
@@ -209,10 +251,12 @@ void BlockSolver::solve(const Program& program, const InputUnit& unit, const Inp
     const ModifierAlgorithm& algorithm = context_.plan->work->algorithms[modifier];
     std::vector<Job> jobs;
     for (const WorkLinear* entry : entries) {
-      jobs.push_back(load(weight_at(program, entry->place), entry->linear, inputs));
+      jobs.push_back(load(weight_at(program, entry->place), entry->linear));
     }
-    share_global_scales(jobs);
     const auto start = Clock::now();
+    prune(jobs, inputs);
+    for (Job& job : jobs) prepare(job, inputs);
+    share_global_scales(jobs);
     if (algorithm.calibrated != nullptr) {
       std::vector<LinearTask> tasks;
       for (Job& job : jobs) {
@@ -222,7 +266,7 @@ void BlockSolver::solve(const Program& program, const InputUnit& unit, const Inp
         task.rows = job.weight->rows;
         task.cols = job.weight->cols;
         task.weight = job.values;
-        task.args = *context_.plan->groups[planned.scheme].scheme.weights;
+        task.args = weight_args(*context_.plan, planned);
         task.input_args = context_.plan->groups[planned.scheme].scheme.input_activations;
         task.scale_dtype = context_.plan->layout->scale_dtype(task.args, planned.shape.dtype);
         task.params = job.params;
@@ -230,7 +274,7 @@ void BlockSolver::solve(const Program& program, const InputUnit& unit, const Inp
         tasks.push_back(std::move(task));
       }
       algorithm.calibrated->quantize(tasks, inputs, context_.run);
-      for (std::size_t i = 0; i < jobs.size(); ++i) jobs[i].record = std::move(tasks[i].record);
+      for (std::size_t i = 0; i < jobs.size(); ++i) join(tasks[i].record, jobs[i].record);
     } else {
       for (Job& job : jobs) code_plain(*algorithm.quantizer, job);
     }
@@ -252,24 +296,29 @@ void BlockSolver::solve_plain(const Program& program, const std::vector<WorkLine
   for (const WorkLinear& entry : linears) {
     const int set = context_.plan->linears[entry.linear].fused_set;
     if (set < 0) continue;
-    const Job job = load(weight_at(program, entry.place), entry.linear, {});
+    Job job = load(weight_at(program, entry.place), entry.linear);
+    prune(std::span(&job, 1), {});
+    prepare(job, {});
     if (!job.params.global_scale) continue;
     const auto [at, is_new] = shared.try_emplace(set, *job.params.global_scale);
     if (!is_new) at->second = std::min(at->second, *job.params.global_scale);
   }
   for (const WorkLinear& entry : linears) {
-    Job job = load(weight_at(program, entry.place), entry.linear, {});
+    const auto start = Clock::now();
+    Job job = load(weight_at(program, entry.place), entry.linear);
+    prune(std::span(&job, 1), {});
+    prepare(job, {});
     const auto found = shared.find(context_.plan->linears[entry.linear].fused_set);
     if (found != shared.end()) job.params.global_scale = found->second;
     const PlannedLinear& planned = context_.plan->linears[entry.linear];
-    const auto start = Clock::now();
     code_plain(*context_.plan->work->algorithms[planned.modifier].quantizer, job);
     finish(job, {}, seconds_since(start));
   }
 }
 
 void BlockSolver::solve_table(const LinearWeight& table, std::size_t linear) {
-  Job job = load(table, linear, {});
+  Job job = load(table, linear);
+  prepare(job, {});
   const PlannedLinear& planned = context_.plan->linears[linear];
   const ModifierAlgorithm& algorithm = context_.plan->work->algorithms[planned.modifier];
   const Scheme& scheme = context_.plan->groups[planned.scheme].scheme;
@@ -296,11 +345,13 @@ void BlockSolver::solve_table(const LinearWeight& table, std::size_t linear) {
 
 void BlockSolver::finish(Job& job, const InputStatistics& inputs, double seconds) {
   const PlannedLinear& planned = context_.plan->linears[job.linear];
+  job.coded.mask = std::move(job.mask);
   // Solvers may have worked in the weights' place: errors are against what they were.
   job.values = context_.weights->read(*job.weight, context_.run.threads);
   ItemResult result = context_.output->write_linear(job.linear, scheme_of(job), job.values, job.coded);
   std::vector<float> values = dequantize(job.coded, context_.run.threads);
-  if (context_.plan->work->algorithms[planned.modifier].calibrated != nullptr || !inputs.gram.empty()) {
+  if (context_.plan->work->algorithms[planned.modifier].calibrated != nullptr || !inputs.gram.empty() ||
+      (!planned.pruning.empty() && inputs.tokens > 0)) {
     CalibrationRecord record;
     record.tokens = inputs.tokens;
     record.damping = job.record.damping;

@@ -4,6 +4,7 @@
 #include <functional>
 #include <map>
 #include <set>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -38,9 +39,11 @@ class BlockSolver {
 
  private:
   struct Job;
-  Job load(const LinearWeight& weight, std::size_t linear, const InputStatistics& inputs);
+  Job load(const LinearWeight& weight, std::size_t linear);
   void code_plain(const Quantizer& quantizer, Job& job);
   void finish(Job& job, const InputStatistics& inputs, double seconds);
+  void prune(std::span<Job> jobs, const InputStatistics& inputs) const;
+  void prepare(Job& job, const InputStatistics& inputs) const;
   TensorParams params_of(const Job& job) const;
   void require_finite(const Job& job) const;
   void scale_inputs(const InputStatistics& inputs, Job& job) const;

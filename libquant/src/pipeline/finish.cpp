@@ -11,12 +11,28 @@
 
 #include "output/files.h"
 #include "output/model_files.h"
+#include "plan/pruning.h"
 #include "quant/error.h"
 #include "quant/kernels.h"
 #include "quant/version.h"
 
 namespace quant {
 namespace {
+
+std::optional<SparsityRecord> sparsity_report(const Plan& plan, const PlannedLinear& linear, std::uint64_t violations) {
+  if (linear.pruning.empty()) return std::nullopt;
+  SparsityRecord record;
+  for (const PlannedPruning& pruning : linear.pruning) {
+    const bool first = record.modifiers.empty();
+    record.modifiers += (first ? "" : ", ") + plan.recipe.modifiers[pruning.modifier].type;
+    record.pattern += (first ? "" : ", ") + describe(pruning.pattern);
+  }
+  const SparsityPattern pattern = final_pattern(linear);
+  record.keep = pattern.keep;
+  record.of = pattern.of;
+  record.violations = violations;
+  return record;
+}
 
 LayerReport layer_report(const Plan& plan, const PlannedLinear& linear, ItemResult&& result) {
   const RecipeModifier& modifier = plan.recipe.modifiers[linear.modifier];
@@ -29,7 +45,7 @@ LayerReport layer_report(const Plan& plan, const PlannedLinear& linear, ItemResu
   layer.modifier = modifier.type;
   layer.algorithm = plan.registry->modifier(modifier.type)->name;
   layer.scheme = describe(*scheme.weights);
-  layer.format = plan.layout->format_of(scheme);
+  layer.format = layout_for(plan, linear).format_of(scheme);
   layer.bits_per_weight = linear.bits_per_weight;
   layer.bytes_before = linear.weight->bytes;
   layer.bytes_after = linear.stored_bytes;
@@ -47,6 +63,8 @@ LayerReport layer_report(const Plan& plan, const PlannedLinear& linear, ItemResu
   }
   if (layer.sums.count > 0 && layer.sums.noise == 0) layer.notes.emplace_back("lossless: every weight is kept exactly");
   layer.calibration = std::move(result.calibration);
+  layer.sparsity = sparsity_report(plan, linear, result.violations);
+  if (layer.sparsity) layer.scheme += ", " + layer.sparsity->pattern + " sparse";
   return layer;
 }
 
@@ -137,7 +155,7 @@ RunReport assemble_report(const Plan& plan, std::map<ItemKey, ItemResult>&& resu
 
 void write_small_files(const Plan& plan, RunReport& report, const std::filesystem::path& directory) {
   copy_companions(plan, directory);
-  write_file_atomically(directory / "config.json", plan.config_json);
+  if (!plan.config_json.empty()) write_file_atomically(directory / "config.json", plan.config_json);
   if (!plan.index_json.empty()) {
     const std::string_view extension = plan.registry->container(plan.options.container)->extension();
     write_file_atomically(directory / index_file_name(extension), plan.index_json);

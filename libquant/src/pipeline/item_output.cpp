@@ -5,6 +5,7 @@
 #include <cstring>
 #include <limits>
 
+#include "plan/pruning.h"
 #include "plan/resources.h"
 #include "quant/error.h"
 #include "quant/observers.h"
@@ -18,6 +19,7 @@ struct SliceResult {
   ErrorSums sums;
   double scale_min = std::numeric_limits<double>::infinity();
   double scale_max = 0;
+  std::uint64_t violations = 0;
   std::vector<double> group_signal;
   std::vector<double> group_noise;
 };
@@ -36,6 +38,7 @@ void merge(const std::vector<SliceResult>& slices, ItemResult& item) {
   std::vector<double> noise;
   for (const SliceResult& slice : slices) {
     item.sums += slice.sums;
+    item.violations += slice.violations;
     item.scale_min = std::min(item.scale_min, slice.scale_min);
     item.scale_max = std::max(item.scale_max, slice.scale_max);
     signal.resize(slice.group_signal.size(), 0.0);
@@ -50,6 +53,24 @@ void merge(const std::vector<SliceResult>& slices, ItemResult& item) {
 }
 
 }  // namespace
+
+std::uint64_t check_pruned(const PlannedLinear& linear, const QuantizedTensor& slice) {
+  if (slice.mask.empty()) return 0;
+  const SparsityPattern pattern = final_pattern(linear);
+  std::vector<float> row(slice.cols);
+  std::uint64_t violations = 0;
+  for (std::uint64_t r = 0; r < slice.rows; ++r) {
+    dequantize_row(slice, r, row);
+    const auto mask = std::span(slice.mask).subspan(r * slice.cols, slice.cols);
+    for (std::uint64_t c = 0; c < slice.cols; ++c) {
+      if (mask[c] != 0 || row[c] == 0) continue;
+      throw Error(ErrorCode::internal,
+                  linear.shape.module + ": a removed weight got a value other than 0 when it was coded");
+    }
+    if (pattern.semi_structured()) violations += count_violations(row, pattern.keep, pattern.of);
+  }
+  return violations;
+}
 
 float nmse_of(double signal, double noise) {
   if (signal > 0) return static_cast<float>(noise / signal);
@@ -106,7 +127,8 @@ ItemResult ItemOutput::write_linear(std::size_t linear, const Scheme& scheme, st
     result.group_noise.assign(slice.grid.cols, 0.0);
     measure_rows(view.slice_rows(first, slice.rows), slice, {rows, result.group_signal, result.group_noise});
     ShardSink sink(writer_of(key), item_of(key));
-    plan_.layout->write_rows(scheme, planned.shape, first, slice, sink);
+    result.violations = check_pruned(planned, slice);
+    layout_for(plan_, planned).write_rows(scheme, planned.shape, first, slice, sink);
     for (std::size_t r = 0; r < rows.size(); ++r) {
       item.row_nmse[first + r] = nmse_of(rows[r].signal, rows[r].noise);
       result.sums += rows[r];

@@ -170,6 +170,7 @@ void Journal::parse_line(const std::string& line, const Plan& plan) {
     result.scale_min = entry.at("scale_min");
     result.scale_max = entry.at("scale_max");
     result.seconds = entry.at("seconds");
+    result.violations = entry.at("violations");
     result.notes = entry.at("notes").get<std::vector<std::string>>();
     if (const auto record = entry.find("calibration"); record != entry.end()) {
       result.calibration = record_from_json(*record);
@@ -201,6 +202,7 @@ void Journal::record(const std::vector<std::pair<ItemKey, const ItemResult*>>& i
                   {"scale_min", result->scale_min},
                   {"scale_max", result->scale_max},
                   {"seconds", result->seconds},
+                  {"violations", result->violations},
                   {"at", arrays_size_ + arrays.size() * sizeof(float)},
                   {"rows", result->row_nmse.size()},
                   {"groups", result->group_nmse.size()},

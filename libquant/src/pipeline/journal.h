@@ -26,6 +26,7 @@ struct ItemResult {
   double seconds = 0;
   std::vector<float> row_nmse;
   std::vector<float> group_nmse;
+  std::uint64_t violations = 0;  ///< groups of an N:M pattern with more than N weights
   std::vector<std::string> notes;
   std::optional<CalibrationRecord> calibration;
 };

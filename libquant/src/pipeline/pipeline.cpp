@@ -17,7 +17,9 @@
 #include "pipeline/run_state.h"
 #include "pipeline/sensitivity_check.h"
 #include "pipeline/statistics_keeper.h"
+#include "plan/resources.h"
 #include "quant/error.h"
+#include "quant/sparsity_profile.h"
 #include "thread_pool.h"
 
 namespace quant {
@@ -54,6 +56,11 @@ class Run {
   static constexpr const char* kReport = "report.json";
 
   static const Plan& runnable(const Plan& plan) {
+    for (const RecipeModifier& modifier : plan.recipe.modifiers) {
+      if (sparsity_profile(modifier).empty()) continue;
+      throw Error(ErrorCode::usage, modifier.where.to_string() + ": the sparsity_profile is not resolved",
+                  "call resolve_sparsity_profile and plan the recipe that with_sparsities makes of it");
+    }
     if (plan.problems.empty()) return plan;
     throw Error(ErrorCode::usage, "the plan has problems and cannot run: " + plan.problems.front());
   }
@@ -112,6 +119,11 @@ class Run {
     return item.quantized ? plan_.linears[item.index].weight->bytes : plan_.copies[item.index].tensor->bytes;
   }
 
+  bool is_pruned(const ItemKey& key) const {
+    const PlannedItem& item = plan_.shards[key.first].items[key.second];
+    return item.quantized && !plan_.linears[item.index].pruning.empty();
+  }
+
   std::vector<ItemKey> open_items() {
     std::vector<ItemKey> open;
     for (std::size_t s = 0; s < plan_.shards.size(); ++s) {
@@ -167,7 +179,7 @@ class Run {
     for (std::size_t next = 0; next < open.size();) {
       std::vector<ItemKey> batch;
       for (std::uint64_t bytes = 0; next < open.size() && (batch.empty() || bytes < kBatchBytes); ++next) {
-        bytes += source_bytes(open[next]);
+        bytes += source_bytes(open[next]) * (is_pruned(open[next]) ? kBatchBytes / kPrunedBytes : 1);
         batch.push_back(open[next]);
       }
       progress_.current = name_of(batch.front());

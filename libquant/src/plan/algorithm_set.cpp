@@ -1,5 +1,6 @@
 #include "plan/algorithm_set.h"
 
+#include "plain_quantizer.h"
 #include "quant/outliers.h"
 
 namespace quant {
@@ -11,8 +12,13 @@ ModifierAlgorithm create_algorithm(const RecipeModifier& modifier, const Registr
   result.own = entry->create(modifier.parameters);
   result.quantizer = dynamic_cast<const Quantizer*>(result.own.get());
   if (result.quantizer != nullptr) {
-    result.with_sparse = with_sparse_part(*result.quantizer);
-    result.quantizer = result.with_sparse.get();
+    result.coder = with_sparse_part(*result.quantizer);
+    result.quantizer = result.coder.get();
+  }
+  result.sparsifier = dynamic_cast<const Sparsifier*>(result.own.get());
+  if (result.sparsifier != nullptr) {
+    result.coder = make_plain_quantizer();
+    result.quantizer = result.coder.get();
   }
   result.calibrated = dynamic_cast<const CalibratedQuantizer*>(result.own.get());
   result.transform = dynamic_cast<const Transform*>(result.own.get());

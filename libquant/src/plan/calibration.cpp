@@ -165,7 +165,7 @@ class Planner {
       unit.needs = unit.asked;
       // What another recipe may want.
       if (work_->save_statistics)
-        unit.needs |= {.absmax = true, .mean_abs = true, .mean = true, .square = true, .gram = true};
+        unit.needs |= {.absmax = true, .mean_abs = true, .gram = true, .mean = true, .square = true};
       work_->second_stream = work_->second_stream || unit.needs.cross_gram || unit.needs.residual;
     }
     return sweep;
@@ -323,6 +323,7 @@ namespace plan_detail {
 CalibrationNeeds needs_of(const Plan& plan, const CalibrationWork& work, std::size_t linear) {
   const PlannedLinear& planned = plan.linears[linear];
   CalibrationNeeds needs = work.algorithms[planned.modifier].own->needs();
+  for (const PlannedPruning& pruning : planned.pruning) needs |= work.algorithms[pruning.modifier].own->needs();
   needs.absmax = needs.absmax || needs_input_range(plan.groups[planned.scheme].scheme);
   return needs;
 }

@@ -8,6 +8,7 @@
 #include <set>
 
 #include "plan/calibration_work.h"
+#include "plan/pruning.h"
 #include "plan/resources.h"
 #include "quant/linalg.h"
 
@@ -244,6 +245,7 @@ class Estimator {
       const PlannedLinear& linear = plan_.linears[entry.linear];
       const std::uint64_t weights = linear.shape.rows * linear.shape.cols;
       together[linear.modifier] += weights;
+      bytes += pruning_bytes(linear);
       if (linear.sensitivity != nullptr) bytes += element_count(linear.sensitivity->shape) * sizeof(float);
       largest = std::max(largest, weights);
     }
@@ -366,6 +368,12 @@ double solve_operations(const Plan& plan, const CalibrationWork& work, const Inp
   for (const auto& [modifier, together] : rows_by_modifier) {
     const CalibratedQuantizer* quantizer = work.algorithms[modifier].calibrated;
     if (quantizer != nullptr) operations += quantizer->operations(together, cols, unit.asked);
+  }
+  for (const WorkLinear& entry : unit.linears) {
+    for (const PlannedPruning& pruning : plan.linears[entry.linear].pruning) {
+      operations +=
+          work.algorithms[pruning.modifier].sparsifier->operations(plan.linears[entry.linear].shape.rows, cols);
+    }
   }
   return operations;
 }

@@ -10,6 +10,7 @@
 #include "output/files.h"
 #include "plan/algorithm_set.h"
 #include "plan/calibration_work.h"
+#include "plan/pruning.h"
 #include "plan/resources.h"
 #include "plan/sensitivities.h"
 #include "plan/shards.h"
@@ -102,8 +103,7 @@ bool has_ragged_groups(const PlannedLinear& linear, const QuantArgs& args) {
 }
 
 void check_linear(const PlannedLinear& linear, const Scheme& scheme, const RecipeModifier& modifier,
-                  const Algorithm* algorithm, const Layout& layout, ProblemCollector& problems) {
-  const QuantArgs& args = *scheme.weights;
+                  const QuantArgs& args, const Algorithm* algorithm, const Layout& layout, ProblemCollector& problems) {
   const std::string& name = linear.shape.module;
   const DType type = linear.shape.dtype;
   if (type != DType::F32 && type != DType::F16 && type != DType::BF16) {
@@ -137,13 +137,16 @@ void check_linear(const PlannedLinear& linear, const Scheme& scheme, const Recip
   if (layout_reason) problems.add(*layout_reason, name);
 }
 
-void add_linear(const Module& module, const Assignment& assignment, std::size_t group, Plan& plan) {
+void add_linear(const Module& module, const Assignment& assignment, std::size_t group,
+                const std::vector<ModifierAlgorithm>& algorithms, Plan& plan) {
   PlannedLinear linear;
   linear.shape = {module.name, module.weight->shape[0], module.weight->shape[1], module.weight->dtype};
   linear.weight = module.weight;
-  linear.modifier = static_cast<std::size_t>(assignment.modifier);
+  const bool coded = assignment.modifier >= 0;
+  linear.modifier = coded ? static_cast<std::size_t>(assignment.modifier) : assignment.pruning.back().first;
   linear.scheme = group;
-  linear.rule = assignment.rule;
+  linear.rule = coded ? assignment.rule : assignment.pruning.back().second;
+  plan_detail::add_pruning(assignment, algorithms, linear);
   plan.linears.push_back(std::move(linear));
 }
 
@@ -170,14 +173,19 @@ void find_fused_sets(Plan& plan) {
 }
 
 void add_modules(const ModelOutline& outline, const std::vector<Assignment>& assignments,
-                 const std::vector<std::size_t>& first_group, Plan& plan) {
+                 const std::vector<std::size_t>& first_group, const std::vector<ModifierAlgorithm>& algorithms,
+                 Plan& plan) {
   for (std::size_t i = 0; i < outline.modules.size(); ++i) {
     const Module& module = outline.modules[i];
     const Assignment& assignment = assignments[i];
     if (assignment.modifier >= 0) {
       const auto group =
           first_group[static_cast<std::size_t>(assignment.modifier)] + static_cast<std::size_t>(assignment.scheme);
-      add_linear(module, assignment, group, plan);
+      add_linear(module, assignment, group, algorithms, plan);
+      continue;
+    }
+    if (!assignment.pruning.empty()) {
+      add_linear(module, assignment, plan_detail::plain_group(plan, assignment.pruning.back().first), algorithms, plan);
       continue;
     }
     plan.copies.push_back({module.weight, module.name, assignment.reason});
@@ -212,7 +220,12 @@ void finish_linears(const std::vector<ModifierAlgorithm>& algorithms, Plan& plan
   for (PlannedLinear& linear : plan.linears) {
     const Scheme& scheme = plan.groups[linear.scheme].scheme;
     const RecipeModifier& modifier = plan.recipe.modifiers[linear.modifier];
-    check_linear(linear, scheme, modifier, algorithms[linear.modifier].own.get(), *plan.layout, problems);
+    const QuantArgs args = weight_args(plan, linear);
+    const Algorithm* algorithm = is_plain(args) ? nullptr : algorithms[linear.modifier].own.get();
+    check_linear(linear, scheme, modifier, args, algorithm, layout_for(plan, linear), problems);
+    for (const std::string& reason : plan_detail::pruning_problems(plan, algorithms, linear)) {
+      problems.add(reason, linear.shape.module);
+    }
   }
   problems.flush(plan.problems);
   if (!plan.problems.empty()) return;
@@ -220,7 +233,7 @@ void finish_linears(const std::vector<ModifierAlgorithm>& algorithms, Plan& plan
   double bits = 0;
   double weights = 0;
   for (PlannedLinear& linear : plan.linears) {
-    linear.stored = plan.layout->stored(plan.groups[linear.scheme].scheme, linear.shape);
+    linear.stored = layout_for(plan, linear).stored(plan.groups[linear.scheme].scheme, linear.shape);
     for (const StoredTensor& tensor : linear.stored) linear.stored_bytes += tensor.bytes();
     const double count = static_cast<double>(linear.shape.rows) * static_cast<double>(linear.shape.cols);
     linear.bits_per_weight = 8.0 * static_cast<double>(linear.stored_bytes) / count;
@@ -268,9 +281,9 @@ std::string identity_of(const Plan& plan, const std::vector<ModifierAlgorithm>& 
   }
   for (const PlannedLinear& linear : plan.linears) {
     const RecipeModifier& modifier = plan.recipe.modifiers[linear.modifier];
-    text +=
-        fmt::format("{} {} {} {}\n", linear.shape.module, modifier.type,
-                    arguments_text(*plan.groups[linear.scheme].scheme.weights), parameters_text(modifier.parameters));
+    text += fmt::format("{} {} {} {}{}\n", linear.shape.module, modifier.type,
+                        arguments_text(*plan.groups[linear.scheme].scheme.weights),
+                        parameters_text(modifier.parameters), plan_detail::pruning_text(plan, linear));
   }
   text += plan.config_json;
   if (plan.calibration) {
@@ -289,13 +302,17 @@ std::string identity_of(const Plan& plan, const std::vector<ModifierAlgorithm>& 
 // Groups that no linear got would make loaders look for modules that are not there.
 std::vector<SchemeGroup> groups_in_use(const Plan& plan) {
   std::vector<bool> used(plan.groups.size(), false);
-  for (const PlannedLinear& linear : plan.linears) used[linear.scheme] = true;
+  for (const PlannedLinear& linear : plan.linears) {
+    if (is_described(plan, linear)) used[linear.scheme] = true;
+  }
   std::vector<SchemeGroup> groups;
   for (std::size_t i = 0; i < plan.groups.size(); ++i) {
     if (!used[i]) continue;
     groups.push_back(plan.groups[i]);
     for (const PlannedLinear& linear : plan.linears) {
-      if (linear.scheme == i) groups.back().linears.push_back(linear.shape);
+      if (linear.scheme == i && is_described(plan, linear)) {
+        groups.back().linears.push_back(linear.shape);
+      }
     }
   }
   return groups;
@@ -317,6 +334,7 @@ void choose_layout(Plan& plan) {
   if (plan.layout != nullptr || plan.options.layout != kAutomaticLayout) return;
   const auto holds = [&](const Layout& layout, const PlannedLinear& linear) {
     const Scheme& scheme = plan.groups[linear.scheme].scheme;
+    if (is_plain(*scheme.weights)) return true;
     return !layout.unsupported(needs_input_range(scheme) ? with_input_range(scheme) : scheme, linear.shape);
   };
   const std::vector<SchemeGroup> groups = groups_in_use(plan);
@@ -352,9 +370,15 @@ void finish_plan(const ModelOutline& outline, const std::vector<ModifierAlgorith
   const std::vector<SchemeGroup> groups = groups_in_use(plan);
   plan.problems = plan.layout->contradictions(groups);
   if (!plan.problems.empty()) return;
-  plan.config_json = plan.layout->config_json(config, groups, plan.ignored_modules);
+  // Pruned tensors that lie in the output like any other are linears that stay unquantized.
+  for (const PlannedLinear& linear : plan.linears) {
+    if (!is_described(plan, linear)) plan.ignored_modules.push_back(linear.shape.module);
+  }
+  // A model that is pruned only is none that a layout would have to describe.
+  const bool described = !groups.empty() || !plan.caches.empty();
+  plan.config_json = described ? plan.layout->config_json(config, groups, plan.ignored_modules) : config.text;
   say_caches(plan);
-  if (config.text.empty()) {
+  if (config.text.empty() && described) {
     plan.warnings.push_back(
         "the model has no config.json: one that holds only the quantization is written, which this "
         "program reads, but other loaders need the model's own");
@@ -392,7 +416,7 @@ Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registr
   const auto first_group = collect_groups(plan.recipe, algorithms, plan);
   const ModelOutline outline = outline_model(checkpoint);
   try {
-    add_modules(outline, plan_detail::assign_targets(plan.recipe, outline, plan), first_group, plan);
+    add_modules(outline, plan_detail::assign_targets(plan.recipe, outline, plan), first_group, algorithms, plan);
     plan_detail::warn_of_other_linears(plan.recipe, outline, plan);
   } catch (const Error& error) {
     plan.problems.push_back(error.what());
@@ -400,7 +424,7 @@ Plan make_plan(const Checkpoint& checkpoint, const Recipe& recipe, const Registr
   const bool caches = std::any_of(recipe.modifiers.begin(), recipe.modifiers.end(),
                                   [](const RecipeModifier& modifier) { return modifier.kv_cache.has_value(); });
   if (plan.linears.empty() && !caches && plan.problems.empty()) {
-    plan.problems.push_back("the recipe's targets match no weight of this model: nothing would be quantized");
+    plan.problems.push_back("the recipe's targets match no weight of this model: nothing would be changed");
   }
   if (automatic) choose_layout(plan);
   if (plan.layout == nullptr || container == nullptr) return plan;

@@ -9,6 +9,7 @@
 #include <thread>
 
 #include "plan/algorithm_set.h"
+#include "plan/pruning.h"
 #include "plan/sensitivities.h"
 #include "quant/error.h"
 
@@ -28,7 +29,7 @@ using Algorithms = std::vector<ModifierAlgorithm>;
 std::uint64_t memory_of_slice(const Plan& plan, const Algorithms& algorithms, const PlannedLinear& linear) {
   const std::uint64_t rows = std::min(slice_rows(plan, linear), linear.shape.rows);
   const std::uint64_t weights = rows * linear.shape.cols;
-  const QuantArgs& args = *plan.groups[linear.scheme].scheme.weights;
+  const QuantArgs args = weight_args(plan, linear);
   const ScaleGrid grid = scale_grid(args, rows, linear.shape.cols);
   const std::uint64_t scales = grid.rows * grid.cols;
   const std::uint64_t tables =
@@ -55,25 +56,30 @@ std::uint64_t memory_of_prepare(const Plan& plan, const Algorithms& algorithms, 
   const Quantizer* quantizer = algorithms[linear.modifier].quantizer;
   if (quantizer == nullptr) return 0;
   const LinearShape& shape = linear.shape;
-  return quantizer->prepare_bytes(*plan.groups[linear.scheme].scheme.weights, shape.dtype, shape.rows, shape.cols,
-                                  threads);
+  return quantizer->prepare_bytes(weight_args(plan, linear), shape.dtype, shape.rows, shape.cols, threads);
 }
 
 std::uint64_t memory_of_plan(const Plan& plan, const Algorithms& algorithms, int threads) {
   std::uint64_t slice = 0;
   std::uint64_t prepare = 0;
+  std::uint64_t pruned = 0;
+  std::uint64_t all_pruned = 0;
   std::uint64_t rows = 0;
   for (const PlannedLinear& linear : plan.linears) {
     std::uint64_t own = memory_of_prepare(plan, algorithms, linear, threads);
     if (prepares_with_sensitivities(plan, linear)) own += sizeof(float) * element_count(linear.sensitivity->shape);
     prepare = std::max(prepare, own);
     slice = std::max(slice, memory_of_slice(plan, algorithms, linear));
+    pruned = std::max(pruned, pruning_bytes(linear));
+    all_pruned += pruning_bytes(linear);
     rows += linear.shape.rows;
   }
+  // Small linears are pruned together, large ones one by one (kPrunedBytes).
+  const std::uint64_t pruning = std::min(all_pruned, pruned + 8 * kPrunedBytes);
   const std::uint64_t headers = 1024 * plan.checkpoint->tensors().size();
   // Arrays of the report: the result itself, the HDF5 image, and its copy on the way to the file.
   const std::uint64_t report = 3 * rows * sizeof(float);
-  return kBaseMemory + static_cast<std::uint64_t>(threads) * (slice + kMiB) + prepare + report + 4 * headers;
+  return kBaseMemory + static_cast<std::uint64_t>(threads) * (slice + kMiB) + prepare + pruning + report + 4 * headers;
 }
 
 // Seconds of one thread per weight for a scheme, measured on random weights.
@@ -82,14 +88,14 @@ double seconds_per_weight(const Plan& plan, const PlannedLinear& linear) {
   const ModifierAlgorithm algorithm = create_algorithm(modifier, *plan.registry);
   const Quantizer* quantizer = algorithm.quantizer;
   if (quantizer == nullptr) return 0;
-  const QuantArgs& args = *plan.groups[linear.scheme].scheme.weights;
+  const QuantArgs args = weight_args(plan, linear);
   const std::uint64_t cols = std::min<std::uint64_t>(linear.shape.cols, 4096);
   const std::uint64_t rows = std::max<std::uint64_t>(1, (64U << 10U) / std::max<std::uint64_t>(cols, 1));
   std::vector<float> weights(rows * cols);
   std::minstd_rand random(1);
   for (float& w : weights) w = static_cast<float>(random() % 2001) / 1000.0F - 1.0F;
   const TensorView view = f32_view(weights, rows, cols);
-  const DType scale_type = plan.layout->scale_dtype(args, linear.shape.dtype);
+  const DType scale_type = layout_for(plan, linear).scale_dtype(args, linear.shape.dtype);
   std::vector<ErrorSums> errors(rows);
   QuantizedTensor out;
   const TensorParams params = quantizer->prepare(view, args, {}, 1);
@@ -120,7 +126,7 @@ double estimate_seconds(const Plan& plan) {
 
 std::uint64_t slice_alignment(const Plan& plan, const PlannedLinear& linear) {
   const Scheme& scheme = plan.groups[linear.scheme].scheme;
-  const std::uint64_t layout = std::max<std::uint64_t>(plan.layout->row_alignment(scheme), 1);
+  const std::uint64_t layout = std::max<std::uint64_t>(layout_for(plan, linear).row_alignment(scheme), 1);
   const std::uint64_t scales = scale_row_alignment(*scheme.weights, linear.shape.cols);
   return scales >= linear.shape.rows ? std::max<std::uint64_t>(linear.shape.rows, 1) : std::lcm(scales, layout);
 }

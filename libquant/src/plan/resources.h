@@ -16,6 +16,8 @@ void estimate_resources(Plan& plan, const std::vector<ModifierAlgorithm>& algori
 
 namespace quant {
 
+/// Source bytes of linears that are pruned together, where no data is needed: each then exists as floats in memory.
+inline constexpr std::uint64_t kPrunedBytes = 8U << 20U;
 /// Rows of `linear` that one thread codes at a time: about plan.slice_weights weights, a multiple of what scheme and
 /// layout need.
 std::uint64_t slice_rows(const Plan& plan, const PlannedLinear& linear);

@@ -28,6 +28,7 @@ CompiledModifier compile(const RecipeModifier& modifier) {
       compiled.targets.push_back({NamePattern(target.text), &target, s});
     }
   }
+  for (const Pattern& target : modifier.targets) compiled.targets.push_back({NamePattern(target.text), &target, 0});
   std::stable_sort(compiled.targets.begin(), compiled.targets.end(),
                    [](const auto& a, const auto& b) { return a.source->text < b.source->text; });
   for (const Pattern& entry : modifier.ignore) compiled.ignore.push_back({NamePattern(entry.text), &entry, 0});
@@ -98,6 +99,38 @@ void assign_module(const Recipe& recipe, const Module& module, std::vector<Compi
   if (result.modifier < 0 && result.reason.empty()) result.reason = reason_without_target(module);
 }
 
+// Pruning leaves what lies outside of the decoder layers alone, unless it is named: so do all published results.
+bool in_layer(const std::string& module) {
+  for (std::size_t dot = module.find('.'); dot != std::string::npos; dot = module.find('.', dot + 1)) {
+    const std::size_t end = std::min(module.find('.', dot + 1), module.size());
+    const bool digits = end > dot + 1 && std::all_of(module.begin() + static_cast<std::ptrdiff_t>(dot) + 1,
+                                                     module.begin() + static_cast<std::ptrdiff_t>(end),
+                                                     [](char c) { return c >= '0' && c <= '9'; });
+    if (digits) return true;
+  }
+  return false;
+}
+
+void assign_pruning(const Recipe& recipe, const Module& module, std::vector<CompiledModifier>& modifiers,
+                    Assignment& result) {
+  for (std::size_t m = 0; m < modifiers.size(); ++m) {
+    if (recipe.modifiers[m].targets.empty()) continue;
+    CompiledPattern* target = best_target(modifiers[m], module);
+    const CompiledPattern* ignored = find_ignore(modifiers[m], module);
+    if (target == nullptr || module.class_name != "Linear" || module.weight == nullptr) continue;
+    if (ignored != nullptr) {
+      if (result.reason.empty()) result.reason = "ignored by '" + ignored->source->text + "'";
+      continue;
+    }
+    const bool named = target->pattern.match(module.name, "").has_value();
+    if (!named && !in_layer(module.name)) {
+      if (result.reason.empty()) result.reason = "outside of the decoder layers: pruned only if a target names it";
+      continue;
+    }
+    result.pruning.emplace_back(m, target->source->text);
+  }
+}
+
 void warn_of_idle_patterns(const std::vector<CompiledPattern>& patterns, const char* what, const ModelOutline& outline,
                            Plan& plan) {
   for (const CompiledPattern& entry : patterns) {
@@ -159,6 +192,7 @@ std::vector<Assignment> assign_targets(const Recipe& recipe, const ModelOutline&
   for (const RecipeModifier& modifier : recipe.modifiers) modifiers.push_back(compile(modifier));
   std::vector<Assignment> result(outline.modules.size());
   for (std::size_t i = 0; i < outline.modules.size(); ++i) {
+    assign_pruning(recipe, outline.modules[i], modifiers, result[i]);
     assign_module(recipe, outline.modules[i], modifiers, result[i], plan);
   }
   for (const CompiledModifier& modifier : modifiers) {

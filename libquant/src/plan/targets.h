@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "quant/model.h"
@@ -11,11 +12,12 @@ namespace quant::plan_detail {
 
 /// The decision for one module.
 struct Assignment {
-  int modifier = -1;            ///< index into Recipe::modifiers, or -1: stays as it is
-  int scheme = -1;              ///< index into RecipeModifier::schemes
-  std::string rule;             ///< the target that chose it
-  std::string reason;           ///< why it stays as it is, if it does
-  bool class_targeted = false;  ///< a quantizing target names or would reach its class
+  int modifier = -1;                                         ///< index into Recipe::modifiers, or -1: stays as it is
+  int scheme = -1;                                           ///< index into RecipeModifier::schemes
+  std::string rule;                                          ///< the target that chose it
+  std::string reason;                                        ///< why it stays as it is, if it does
+  std::vector<std::pair<std::size_t, std::string>> pruning;  ///< modifiers that prune it, and their targets
+  bool class_targeted = false;                               ///< a quantizing target names or would reach its class
 };
 
 /// One assignment per module of the outline. Adds problems and warnings (patterns that match nothing, modules claimed

@@ -12,7 +12,7 @@ namespace {
 constexpr const char* kHeader =
     "module,shape,dtype,rule,modifier,algorithm,scheme,format,bits_per_weight,bytes_before,bytes_after,weights,nmse,"
     "sqnr_db,cosine,rmse,max_abs_error,clipped_fraction,zero_fraction,scale_min,scale_max,seconds,notes,tokens,damping,"
-    "fallback,output_error,output_sqnr_db,output_cosine\n";
+    "fallback,output_error,output_sqnr_db,output_cosine,sparsity,violations\n";
 
 std::string field(const std::string& text) {
   if (text.find_first_of(",\"\r\n") == std::string::npos) return text;
@@ -38,6 +38,11 @@ std::string calibration_text(const LayerReport& layer) {
   return text + fmt::format("{},{},{}", metrics.nmse, metrics.sqnr_db, metrics.cosine);
 }
 
+std::string sparsity_text(const LayerReport& layer) {
+  if (!layer.sparsity) return ",";
+  return fmt::format("{},{}", field(layer.sparsity->pattern), layer.sparsity->violations);
+}
+
 }  // namespace
 
 std::string report_to_csv(const RunReport& report) {
@@ -48,10 +53,10 @@ std::string report_to_csv(const RunReport& report) {
                    field(shape_text(layer.shape)), field(layer.dtype), field(layer.rule), field(layer.modifier),
                    field(layer.algorithm), field(layer.scheme), field(layer.format), layer.bits_per_weight,
                    layer.bytes_before, layer.bytes_after, layer.sums.count);
-    fmt::format_to(std::back_inserter(out), "{},{},{},{},{},{},{},{},{},{},{},{}\n", metrics.nmse, metrics.sqnr_db,
+    fmt::format_to(std::back_inserter(out), "{},{},{},{},{},{},{},{},{},{},{},{},{}\n", metrics.nmse, metrics.sqnr_db,
                    metrics.cosine, metrics.rmse, metrics.max_abs_error, metrics.clipped_fraction, metrics.zero_fraction,
                    layer.scale_min, layer.scale_max, layer.seconds, field(notes_text(layer.notes)),
-                   calibration_text(layer));
+                   calibration_text(layer), sparsity_text(layer));
   }
   return out;
 }

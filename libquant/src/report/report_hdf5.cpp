@@ -287,6 +287,11 @@ void write_layer(const Writer& writer, hid_t layers, const LayerReport& layer) {
   writer.attribute(id, "notes", layer.notes);
   write_metrics(writer, id, layer.sums);
   if (layer.calibration) write_record(writer, id, *layer.calibration);
+  if (layer.sparsity) {
+    writer.attribute(id, "sparsity_modifiers", layer.sparsity->modifiers);
+    writer.attribute(id, "sparsity_pattern", layer.sparsity->pattern);
+    writer.attribute(id, "sparsity_violations", layer.sparsity->violations);
+  }
   if (!layer.row_nmse.empty()) writer.dataset(id, "row_nmse", std::span<const float>(layer.row_nmse));
   if (!layer.group_nmse.empty()) writer.dataset(id, "group_nmse", std::span<const float>(layer.group_nmse));
 }

@@ -88,6 +88,14 @@ json layer_json(const LayerReport& layer) {
                 {"scale_max", number(layer.scale_max)},
                 {"notes", layer.notes}};
   if (layer.calibration) entry["calibration"] = record_json(*layer.calibration);
+  if (layer.sparsity) {
+    const SparsityRecord& sparsity = *layer.sparsity;
+    entry["sparsity"] = {{"modifiers", sparsity.modifiers},
+                         {"pattern", sparsity.pattern},
+                         {"keep", sparsity.keep},
+                         {"of", sparsity.of},
+                         {"violations", sparsity.violations}};
+  }
   return entry;
 }
 

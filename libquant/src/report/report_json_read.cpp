@@ -95,6 +95,21 @@ CalibrationReport read_calibration(Object object, const std::string& source) {
   return calibration;
 }
 
+SparsityRecord read_sparsity(Object object, const std::string& source) {
+  SparsityRecord sparsity;
+  sparsity.modifiers = object.text("modifiers");
+  sparsity.pattern = object.text("pattern");
+  const std::uint64_t keep = object.whole("keep"), of = object.whole("of");
+  if (keep > of || of > std::numeric_limits<std::uint32_t>::max()) {
+    fail(source, object.place("keep") + " says " + std::to_string(keep) + " of " + std::to_string(of));
+  }
+  sparsity.keep = static_cast<std::uint32_t>(keep);
+  sparsity.of = static_cast<std::uint32_t>(of);
+  sparsity.violations = object.whole("violations");
+  object.finish();
+  return sparsity;
+}
+
 LayerReport read_layer(Object object, const std::string& source) {
   LayerReport layer;
   layer.module = object.text("module");
@@ -113,6 +128,7 @@ LayerReport read_layer(Object object, const std::string& source) {
   layer.scale_max = object.real("scale_max");
   layer.notes = object.texts("notes");
   if (object.has("calibration")) layer.calibration = read_record(object.object("calibration"), source);
+  if (object.has("sparsity")) layer.sparsity = read_sparsity(object.object("sparsity"), source);
   object.skip("metrics");
   object.finish();
   return layer;

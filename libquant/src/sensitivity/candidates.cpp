@@ -9,11 +9,13 @@
 #include "quant/error.h"
 #include "quant/names.h"
 #include "quant/sensitivity.h"
+#include "sensitivity/pruning.h"
 
 namespace quant {
 namespace {
 
-constexpr std::string_view kHint = "candidates are W<bits> (per channel), W<bits>G<group size>, 'base' or presets";
+constexpr std::string_view kHint =
+    "candidates are W<bits> (per channel), W<bits>G<group size>, S<percent of zeros>, S<N>:<M>, 'base' or presets";
 
 std::string upper(std::string_view text) {
   std::string result(text);
@@ -49,7 +51,8 @@ std::optional<ShortName> short_name(std::string_view text) {
 }
 
 bool is_known(const std::string& name) {
-  return name == "base" || short_name(name).has_value() || preset_scheme(name).has_value();
+  return name == "base" || short_name(name).has_value() || sensitivity::candidate_pattern(name).has_value() ||
+         preset_scheme(name).has_value();
 }
 
 [[noreturn]] void throw_unknown(std::string_view name) {
@@ -96,6 +99,13 @@ QuantArgs renumbered(const QuantArgs& base, const ShortName& name, std::string_v
 
 Scheme candidate_scheme(const Scheme& base, std::string_view name) {
   if (upper(name) == "BASE") return base;
+  if (sensitivity::candidate_pattern(name)) {
+    Scheme scheme = base;
+    scheme.input_activations.reset();
+    scheme.format.reset();
+    scheme.weights = plain_args();
+    return scheme;
+  }
   if (const auto wanted = short_name(upper(name))) {
     if (!base.weights) throw Error(ErrorCode::internal, "candidates of a scheme that leaves weights as they are");
     Scheme scheme = base;

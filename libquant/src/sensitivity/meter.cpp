@@ -14,13 +14,16 @@
 #include "quant/statistics_file.h"
 #include "sensitivity/items.h"
 #include "sensitivity/model_chain.h"
+#include "sensitivity/pruning.h"
 #include "sensitivity/rounding.h"
 
 namespace quant {
 namespace {
 
+using sensitivity::candidate_pattern;
 using sensitivity::Item;
 using sensitivity::ModelChain;
+using sensitivity::WeightPruner;
 using sensitivity::WeightRounder;
 
 using Outputs = std::vector<std::vector<float>>;
@@ -73,14 +76,15 @@ struct SensitivityMeter::State {
         threads(evaluate::thread_count(wanted.threads)),
         tensors(*given.checkpoint, *given.registry),
         weights(tensors),
-        program(build_model_program(tensors)) {
-    if (plan.linears.empty()) throw Error(ErrorCode::usage, "the recipe quantizes no linear of this model");
+        program(build_model_program(tensors)),
+        pruner(plan, threads) {
+    if (plan.linears.empty()) throw Error(ErrorCode::usage, "the recipe changes no linear of this model");
     if (sequences.sequences.empty()) throw Error(ErrorCode::usage, "there are no token sequences to measure on");
     if (options.candidates.empty()) options.candidates = parse_candidates(kDefaultCandidates);
     if (options.measure != SensitivityMeasure::output) require_head();
     items = sensitivity::find_items(plan, program, options.independent);
     for (const RecipeModifier& modifier : plan.recipe.modifiers) {
-      rounders.push_back(modifier.schemes.empty()
+      rounders.push_back(modifier.schemes.empty() && modifier.targets.empty()
                              ? nullptr
                              : std::make_unique<WeightRounder>(modifier, *plan.registry, *plan.layout, threads));
     }
@@ -126,16 +130,48 @@ struct SensitivityMeter::State {
       const Scheme scheme = candidate_scheme(plan.groups[planned.scheme].scheme, name);
       CandidateLoss loss;
       loss.scheme = describe(*scheme.weights);
-      if (const auto why = rounders[planned.modifier]->unsupported(scheme, planned.shape)) {
+      const auto pattern = pattern_of(planned, name);
+      if (pattern) loss.scheme += ", " + describe(*pattern) + " sparse";
+      if (const auto why = unsupported(planned, scheme, pattern)) {
         loss.possible = false;
         reason = *why;
       } else {
-        loss.bytes = bytes_of(plan.layout->stored(scheme, planned.shape));
+        loss.bytes = stored_size(planned, scheme, pattern);
       }
       linear.losses.push_back(std::move(loss));
     }
     check_possible(linear, reason);
     report.linears.push_back(std::move(linear));
+  }
+
+  /// What a candidate removes: a pattern of its own, or for the recipe's candidate the recipe's.
+  std::optional<SparsityPattern> pattern_of(const PlannedLinear& planned, const std::string& name) const {
+    if (const auto pattern = candidate_pattern(name)) return pattern;
+    if (name == "base" && !planned.pruning.empty()) return planned.pruning.back().pattern;
+    return std::nullopt;
+  }
+  std::optional<std::string> unsupported(const PlannedLinear& planned, const Scheme& scheme,
+                                         const std::optional<SparsityPattern>& pattern) const {
+    if (pattern) {
+      if (auto why = pruner.unsupported(planned, *pattern)) return why;
+    }
+    if (is_plain(*scheme.weights)) return std::nullopt;
+    return rounders[planned.modifier]->unsupported(scheme, planned.shape);
+  }
+  /// Without zeros where a layout of this build leaves them out: what a pruned weight can take.
+  std::uint64_t stored_size(const PlannedLinear& planned, const Scheme& scheme,
+                            const std::optional<SparsityPattern>& pattern) const {
+    LinearShape shape = planned.shape;
+    shape.sparsity.reset();
+    const auto kept = pattern ? pruner.kept(planned, *pattern) : std::nullopt;
+    if (kept) shape.sparsity = StoredSparsity{*kept, pattern->keep, pattern->of};
+    if (plan.layout->omits_zeros() || !is_plain(*scheme.weights)) return bytes_of(plan.layout->stored(scheme, shape));
+    for (const auto& layout : plan.registry->layouts()) {
+      if (kept && layout->omits_zeros() && !layout->unsupported(scheme, shape)) {
+        return bytes_of(layout->stored(scheme, shape));
+      }
+    }
+    return byte_count(shape.dtype, {shape.rows, shape.cols});
   }
 
   /// Whether an item can have a candidate: all of its linears can.
@@ -246,13 +282,20 @@ struct SensitivityMeter::State {
 
   /// Puts rounded weights in the place of the original ones.
   void change(ModelChain& chain, const Item& item, const std::vector<std::vector<float>>& originals,
-              std::size_t candidate) {
+              const InputStatistics& inputs, std::size_t candidate) {
     for (std::size_t i = 0; i < item.linears.size(); ++i) {
       check_stop();
       const PlannedLinear& planned = plan.linears[item.linears[i]];
       const Scheme scheme = candidate_scheme(plan.groups[planned.scheme].scheme, options.candidates[candidate]);
+      const auto pattern = pattern_of(planned, options.candidates[candidate]);
+      std::vector<float> values = originals[i];
+      if (pattern) values = pruner.pruned(planned, *pattern, std::move(values), inputs);
       ErrorSums sums;
-      weights.set(*item.weights[i], rounders[planned.modifier]->rounded(originals[i], scheme, planned.shape, sums));
+      if (!is_plain(*scheme.weights)) {
+        values = rounders[planned.modifier]->rounded(values, scheme, planned.shape, sums);
+      }
+      if (pattern || is_plain(*scheme.weights)) sums = measure_values(originals[i], values);
+      weights.set(*item.weights[i], std::move(values));
       report.linears[item.linears[i]].losses[candidate].weight_nmse = summarize(sums).nmse;
     }
     chain.weights_changed(item.op);
@@ -282,10 +325,20 @@ struct SensitivityMeter::State {
     return {kl.mean, std::isnan(kl.error) ? 0 : kl.error};
   }
 
+  /// What sparsifiers want to know of the inputs, if any candidate prunes.
+  InputStatistics item_inputs(const ModelChain& chain, const Item& item) const {
+    const PlannedLinear& first = plan.linears[item.linears.front()];
+    const bool prunes = std::any_of(options.candidates.begin(), options.candidates.end(),
+                                    [&](const std::string& name) { return pattern_of(first, name).has_value(); });
+    if (!prunes) return {};
+    return sensitivity::inputs_of(chain, item.op, pruner.needs(first), options.product, threads);
+  }
+
   void measure_item(ModelChain& chain, const Item& item) {
     const std::string& module = report.linears[item.linears.front()].module;
     std::vector<std::vector<float>> originals;
     for (const LinearWeight* weight : item.weights) originals.push_back(weights.read(*weight, threads));
+    const InputStatistics inputs = item_inputs(chain, item);
     const bool by_output = options.measure != SensitivityMeasure::kl;
     const Outputs reference = by_output ? chain.linear_output() : Outputs();
     const std::size_t scale_by =
@@ -293,7 +346,7 @@ struct SensitivityMeter::State {
     Estimate scale;
     for (std::size_t c = 0; c < options.candidates.size(); ++c) {
       if (!possible(item, c)) continue;
-      change(chain, item, originals, c);
+      change(chain, item, originals, inputs, c);
       const double nmse = by_output ? relative_error(reference, chain.linear_output()) : 0;
       if (by_output) progress(output_operations(item), module);
       if (by_output) store(item, c, nmse, 0, nmse);
@@ -326,6 +379,7 @@ struct SensitivityMeter::State {
   ModelProgram program;
   std::vector<Item> items;
   std::vector<std::unique_ptr<WeightRounder>> rounders;  // of each modifier
+  WeightPruner pruner;
   SensitivityReport unmeasured, report;
   SensitivityCost cost;
   std::uint64_t logit_memory = 0;

@@ -46,6 +46,9 @@ class ModelChain {
   /// The changed model's divergence from the original, KL(original || changed), of each sequence: the sum over its
   /// predictions in nats. Begins where the original's values are.
   std::vector<double> divergence();
+  /// The part where the original's values are, and these values.
+  const Program& current() const { return runners_[part_].program(); }
+  const std::vector<Chunk>& chunks() const { return chunks_; }
   /// Output of one linear operation, the next one, of each chunk.
   std::vector<std::vector<float>> linear_output();
 
