@@ -6,6 +6,7 @@
 
 #include "gptq/solver.h"
 #include "quant/error.h"
+#include "refit/mask_search.h"
 #include "refit/refitter.h"
 #include "shared/mask_selection.h"
 #include "shared/prune_task.h"
@@ -54,7 +55,9 @@ class SparseGpt final : public Sparsifier {
   }
   double operations(std::uint64_t rows, std::uint64_t cols) const override {
     const auto n = static_cast<double>(cols);
-    return n * n * n * 2 / 3 + static_cast<double>(rows) * n * n +
+    const double product = 2 * static_cast<double>(rows) * n * n;
+    const double search = options_.mask_search == MaskSearch::admm ? 40 * product + 8 * 2.7 * n * n * n : 0;
+    return search + n * n * n * 2 / 3 + static_cast<double>(rows) * n * n +
            refit::operations(options_.refit, rows, cols);  // a factor of H, and half a product
   }
 
@@ -80,9 +83,19 @@ class SparseGpt final : public Sparsifier {
     if (factor->upper.empty()) return fall_back(task, shared.inputs(), factor->failure, threads);
     task.record.damping = factor->damping;
     task.record.notes = factor->notes;
-    const bool reference = options_.threshold == SparseGptThreshold::reference;
+    bool reference = options_.threshold == SparseGptThreshold::reference;
     note_dead(task, shared.dead(), reference);
-    sparsegpt::Sweep({task.rows, task.cols, task.weight, task.mask}, task.pattern, factor->upper, shared.dead(),
+    SparsityPattern pattern = task.pattern;
+    if (options_.mask_search == MaskSearch::admm) {
+      const refit::Metric metric = refit::make_metric(shared.inputs().gram, task.cols, factor->damping);
+      if (refit::search_mask(metric, task.weight, task.rows, pattern, task.mask, shared.context())) {
+        pattern = {};  // nothing is left to choose
+        reference = false;
+      } else {
+        task.record.notes.emplace_back("the mask is the sweep's: H has no factor in the search for a better one");
+      }
+    }
+    sparsegpt::Sweep({task.rows, task.cols, task.weight, task.mask}, pattern, factor->upper, shared.dead(),
                      options_.block_size, reference, threads)
         .run();
   }
@@ -126,6 +139,9 @@ SparseGptOptions options_of(const Parameters& parameters) {
   const std::string threshold = shared::word_parameter(parameters, "threshold", "exact");
   shared::require(threshold == "exact" || threshold == "reference", "threshold",
                   "exact or reference, not '" + threshold + "'");
+  const std::string search = shared::word_parameter(parameters, "mask_search", "none");
+  shared::require(search == "none" || search == "admm", "mask_search", "none or admm, not '" + search + "'");
+  options.mask_search = search == "admm" ? MaskSearch::admm : MaskSearch::none;
   options.refit = refit::options_of(parameters);
   if (threshold == "reference") options.threshold = SparseGptThreshold::reference;
   return options;
@@ -146,6 +162,8 @@ std::vector<ParameterSpec> parameter_specs() {
         "exact: exactly the share asked for; reference: as the authors' program, a little more"},
        {"fallback_threshold", Type::integer, whole(defaults.fallback_threshold),
         "fewer tokens than these: by magnitude and input norms, without updates"},
+       {"mask_search", Type::text, std::string("none"),
+        "admm: a mask of less error, chosen together with all weights (ALPS); takes about 50 times as long"},
        {"offload_hessians", Type::boolean, false, "accepted and ignored"}});
   const std::vector<ParameterSpec> refit = refit::parameters(false);
   specs.insert(specs.end(), refit.begin(), refit.end());

@@ -34,7 +34,7 @@ std::vector<Named> sparsifiers() {
                                         {{"preserve_sparsity_mask", true}},
                                         {{"refit", "scale"}},
                                         {{"refit", "exact"}},
-                                        {{"refit", "exact"}, {"swaps", std::int64_t{2}}}};
+                                        {{"mask_search", "admm"}, {"refit", "exact"}}};
   std::vector<Named> list;
   for (const AlgorithmEntry& entry : registry.algorithms()) {
     if (entry.create({})->role() != Role::sparsify) continue;

@@ -108,6 +108,7 @@ TEST_CASE("parameters that are wrong or contradict each other are refused by nam
   CHECK(refusal(wanda, {{"owl_lmbda", 0.7}}).starts_with("owl_lmbda must be"));
   CHECK(refusal(wanda, {{"variant", "columns"}}).starts_with("variant must be"));
   CHECK(refusal(sparsegpt, {{"threshold", "about"}}).starts_with("threshold must be"));
+  CHECK(refusal(sparsegpt, {{"mask_search", "best"}}).starts_with("mask_search must be"));
   CHECK(refusal(sparsegpt, {{"block_size", std::int64_t{0}}}).starts_with("block_size must be"));
   CHECK(refusal(sparsegpt, {{"block_size", 1.5}}).starts_with("block_size must be"));
   CHECK(refusal(sparsegpt, {{"dampening_frac", -1.0}}).starts_with("dampening_frac must be"));

@@ -18,6 +18,12 @@ enum class SparseGptThreshold {
              ///< input that was always 0: the authors' program
 };
 
+enum class MaskSearch {
+  none,  ///< the mask that the sweep chooses
+  admm   ///< one that is chosen together with all weights, by alternating directions (ALPS); the sweep and the refit
+         ///< then make up for it
+};
+
 struct SparseGptOptions {
   std::uint64_t block_size = 128;     ///< columns among which weights compete, and whose errors are passed on together
   double dampening_frac = 0.01;       ///< of the mean diagonal of H, added to the diagonal; >= 0
@@ -25,7 +31,8 @@ struct SparseGptOptions {
   SparseGptThreshold threshold = SparseGptThreshold::exact;
   bool keep_zeros = false;                ///< weights that are 0 stay so and count
   std::uint64_t fallback_threshold = 32;  ///< fewer tokens than these: by magnitude and input norms, without updates
-  RefitOptions refit;                     ///< with a damping of its own
+  MaskSearch mask_search = MaskSearch::none;
+  RefitOptions refit;  ///< with a damping of its own
 };
 
 /// Prunes `weight` [rows, cols] so that tr((W - V) H (W - V)^T) is small, H = `inputs`.gram = X^T X / tokens
