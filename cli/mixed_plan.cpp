@@ -27,6 +27,14 @@ double parse_bits(const std::string& text) {
 
 /// The modifier whose schemes are varied.
 std::size_t quantizing_modifier(const Plan& plan) {
+  const bool prunes = std::any_of(plan.linears.begin(), plan.linears.end(),
+                                  [](const PlannedLinear& linear) { return !linear.pruning.empty(); });
+  if (prunes) {
+    throw Error(ErrorCode::recipe,
+                fmt::format("{} prunes: schemes cannot be shared out between linears that are pruned as well",
+                            plan.recipe.name),
+                "share zeros out instead, with sparsity_profile: error (docs/pruning.md)", "PrunedMixture");
+  }
   std::vector<std::size_t> found;
   for (std::size_t m = 0; m < plan.recipe.modifiers.size(); ++m) {
     if (!plan.recipe.modifiers[m].schemes.empty()) found.push_back(m);
@@ -166,7 +174,13 @@ void add_measure_options(CLI::App& command, MixedRequest& request, const std::st
 void check_mixed(const MixedRequest& request) {
   if (!request.target_bits.empty()) parse_bits(request.target_bits);
   if (!request.target_size.empty()) parse_size(request.target_size, "--target-size");
-  if (!request.schemes.empty()) parse_candidates(request.schemes);
+  if (!request.schemes.empty()) {
+    for (const std::string& name : parse_candidates(request.schemes)) {
+      if (!request.wanted() || !name.starts_with('S')) continue;
+      throw Error(ErrorCode::usage, fmt::format("--schemes: {} prunes, and a target shares out schemes only", name),
+                  "prune by a recipe with sparsity_profile: error (docs/pruning.md)", "PrunedMixture");
+    }
+  }
   const bool measures =
       !request.schemes.empty() || !request.measure.empty() || request.independent || request.samples.has_value();
   if (request.wanted()) {

@@ -9,7 +9,7 @@ namespace {
 
 StructuredOptions options_of(const Parameters& parameters) {
   const structured_pruning::Reader reader(parameters);
-  const double sparsity = reader.number("sparsity", 0);
+  const double sparsity = reader.number("sparsity", 0.5);
   if (!(sparsity > 0 && sparsity < 1)) {
     throw Error(ErrorCode::usage, fmt::format("sparsity: {:g} is not a fraction between 0 and 1", sparsity));
   }

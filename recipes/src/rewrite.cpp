@@ -150,8 +150,8 @@ void emit_modifier(YAML::Emitter& out, const Node& body, const std::vector<Recip
 
 /// The modifier's fields without what the sparsity was to be found by, then the sparsity of each linear.
 void emit_sparsities(YAML::Emitter& out, const Node& body, const std::vector<std::pair<std::string, double>>& shares) {
-  static constexpr std::array<std::string_view, 5> kReplaced = {"sparsity", "final_sparsity", "sparsity_profile",
-                                                                "owl_m", "owl_lmbda"};
+  static constexpr std::array<std::string_view, 6> kReplaced = {"sparsity",       "final_sparsity", "sparsity_profile",
+                                                                "apply_globally", "owl_m",          "owl_lmbda"};
   out << YAML::BeginMap;
   for (const Node::Entry& entry : body.entries) {
     if (std::find(kReplaced.begin(), kReplaced.end(), entry.key) != kReplaced.end()) continue;

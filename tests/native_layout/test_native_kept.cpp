@@ -34,6 +34,7 @@ std::vector<std::uint8_t> random_mask(std::uint64_t rows, std::uint64_t cols, Pa
 }
 
 std::int8_t zero_of(const QuantizedTensor& tensor, std::size_t unit) {
+  if (!tensor.real_zero_points.empty()) return static_cast<std::int8_t>(tensor.real_zero_points[unit]);
   if (tensor.args.type == NumberType::integer)
     return tensor.zero_points.empty() ? std::int8_t{0} : tensor.zero_points[unit];
   const std::size_t count = std::size_t{1} << static_cast<unsigned>(tensor.args.num_bits);
@@ -54,6 +55,7 @@ QuantizedTensor pruned_tensor(const QuantArgs& args, std::uint64_t rows, std::ui
   } else {
     tensor = random_tensor(layout(), args, rows, cols, 5);
     const std::size_t values = std::size_t{1} << static_cast<unsigned>(args.num_bits);
+    for (float& zero : tensor.real_zero_points) zero = static_cast<float>(static_cast<int>(random() % 8) - 4);
     for (std::size_t first = 0; has_learned_codebook(args) && first < tensor.codebook.size(); first += values) {
       tensor.codebook[first + 1] = 0;
     }
@@ -215,6 +217,18 @@ TEST_CASE("a codebook without a zero cannot leave zeros out") {
   auto& table = checkpoint.bytes("m.weight_codebook");
   for (std::size_t i = 1; i < table.size(); i += 2) table[i] = std::byte{0x3C};
   CHECK(mentions(read_error(layout(), checkpoint), "codebook has none"));
+}
+
+TEST_CASE("zero points that are no codes cannot leave zeros out") {
+  QuantArgs args;
+  args.num_bits = 4;
+  args.symmetric = false;
+  args.strategy = Strategy::channel;
+  args.zp_dtype = DType::F16;
+  MemoryCheckpoint checkpoint = checkpoint_of(args, 4, 40, {2, 4});
+  CHECK(read_error(layout(), checkpoint).empty());
+  checkpoint.bytes("m.weight_zero_point")[0] = std::byte{1};
+  CHECK(mentions(read_error(layout(), checkpoint), "m.weight_zero_point"));
 }
 
 TEST_CASE("a mask that is not of the pattern is not written") {

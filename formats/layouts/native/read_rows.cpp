@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <set>
 
@@ -88,6 +89,14 @@ std::vector<std::uint64_t> read_mask(const Job& job) {
 // The code whose value is 0 in a unit of scales.
 std::int8_t code_of_zero(const Job& job, std::size_t unit) {
   const QuantArgs& args = job.linear.args;
+  if (!job.out.real_zero_points.empty()) {
+    const float zero = job.out.real_zero_points[unit];
+    const bool is_code = zero == std::nearbyint(zero) && zero >= static_cast<float>(code_min(args)) &&
+                         zero <= static_cast<float>(code_max(args));
+    if (is_code) return static_cast<std::int8_t>(zero);
+    stored::fail(job.checkpoint, job.info(Part::zero_point).name,
+                 fmt::format("holds {}, but zeros that are left out need one that is a code", zero));
+  }
   if (args.type == NumberType::integer) return job.out.zero_points.empty() ? std::int8_t{0} : job.out.zero_points[unit];
   const std::size_t count = std::size_t{1} << static_cast<unsigned>(args.num_bits);
   const std::size_t first = has_learned_codebook(args) ? unit * count : 0;

@@ -94,6 +94,7 @@ void move_codes(const QuantizedTensor& from, const QuantArgs& to, DType scale_dt
   const bool floats = scale_dtype == DType::F32 || scale_dtype == DType::F16 || scale_dtype == DType::BF16;
   if (floats && scale_dtype != from.scale_dtype) {
     check_scales(from.scales, scale_dtype);
+    check_scales(from.plain, scale_dtype);
     check_scales(has_learned_codebook(from.args) ? from.codebook : std::vector<float>(), scale_dtype);
   }
   const ScaleGrid grid = scale_grid(to, from.rows, from.cols);
@@ -105,6 +106,8 @@ void move_codes(const QuantizedTensor& from, const QuantArgs& to, DType scale_dt
     out.codes = from.codes;
     out.group_index = from.group_index;
     out.sparse = from.sparse;
+    out.mask = from.mask;
+    out.kept_before = from.kept_before;
     out.input_scale = from.input_scale;
     out.input_global_scale = from.input_global_scale;
     out.input_zero_point = from.input_zero_point;

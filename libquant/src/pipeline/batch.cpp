@@ -110,8 +110,8 @@ TensorParams BatchRunner::params_of(const PlannedLinear& linear, const PrunedWei
     const QuantArgs args = weight_args(plan_, member);
     std::vector<float> importance;
     if (prepares_with_sensitivities(plan_, member)) read_sensitivities(plan_, member, 0, member.shape.rows, importance);
-    // Of other members of a fused set the whole range counts, which contains that of what is kept.
-    const bool own = &member == &linear && !pruned.values.empty();
+    // Of a fused set the whole ranges count, whichever member comes first in this run.
+    const bool own = linear.fused_set < 0 && !pruned.values.empty();
     const TensorView view =
         own ? f32_view(pruned.values, member.shape.rows, member.shape.cols) : plan_.checkpoint->view(*member.weight);
     return quantizer.prepare(view, args, importance, plan_.options.threads);

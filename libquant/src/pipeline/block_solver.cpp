@@ -196,7 +196,11 @@ void BlockSolver::code_plain(const Quantizer& quantizer, Job& job) {
   const QuantArgs args = weight_args(*context_.plan, planned);
   const DType scale_type = layout_for(*context_.plan, planned).scale_dtype(args, planned.shape.dtype);
   const TensorView view = f32_view(job.values, job.weight->rows, job.weight->cols);
-  job.coded = quantize_slices(quantizer, view, args, scale_type, job.params, job.importance, context_.run.threads);
+  try {
+    job.coded = quantize_slices(quantizer, view, args, scale_type, job.params, job.importance, context_.run.threads);
+  } catch (const Error& error) {
+    throw Error(error.code(), fmt::format("{}: {}", job.weight->module, error.what()), error.hint(), error.kind());
+  }
 }
 
 const Scheme& BlockSolver::scheme_of(const Job& job) const {

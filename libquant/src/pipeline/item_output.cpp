@@ -56,7 +56,6 @@ void merge(const std::vector<SliceResult>& slices, ItemResult& item) {
 
 std::uint64_t check_pruned(const PlannedLinear& linear, const QuantizedTensor& slice) {
   if (slice.mask.empty()) return 0;
-  const SparsityPattern pattern = final_pattern(linear);
   std::vector<float> row(slice.cols);
   std::uint64_t violations = 0;
   for (std::uint64_t r = 0; r < slice.rows; ++r) {
@@ -67,7 +66,10 @@ std::uint64_t check_pruned(const PlannedLinear& linear, const QuantizedTensor& s
       throw Error(ErrorCode::internal,
                   linear.shape.module + ": a removed weight got a value other than 0 when it was coded");
     }
-    if (pattern.semi_structured()) violations += count_violations(row, pattern.keep, pattern.of);
+    for (const PlannedPruning& pruning : linear.pruning) {
+      const SparsityPattern& pattern = pruning.pattern;
+      if (pattern.semi_structured()) violations += count_violations(row, pattern.keep, pattern.of);
+    }
   }
   return violations;
 }

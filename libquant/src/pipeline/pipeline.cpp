@@ -56,8 +56,13 @@ class Run {
   static constexpr const char* kReport = "report.json";
 
   static const Plan& runnable(const Plan& plan) {
-    for (const RecipeModifier& modifier : plan.recipe.modifiers) {
-      if (sparsity_profile(modifier).empty()) continue;
+    for (std::size_t m = 0; m < plan.recipe.modifiers.size(); ++m) {
+      const RecipeModifier& modifier = plan.recipe.modifiers[m];
+      const bool acts = std::any_of(plan.linears.begin(), plan.linears.end(), [&](const PlannedLinear& linear) {
+        return std::any_of(linear.pruning.begin(), linear.pruning.end(),
+                           [&](const PlannedPruning& pruning) { return pruning.modifier == m; });
+      });
+      if (!acts || sparsity_profile(modifier).empty()) continue;
       throw Error(ErrorCode::usage, modifier.where.to_string() + ": the sparsity_profile is not resolved",
                   "call resolve_sparsity_profile and plan the recipe that with_sparsities makes of it");
     }

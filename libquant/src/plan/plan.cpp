@@ -370,6 +370,15 @@ void finish_plan(const ModelOutline& outline, const std::vector<ModifierAlgorith
   const std::vector<SchemeGroup> groups = groups_in_use(plan);
   plan.problems = plan.layout->contradictions(groups);
   if (!plan.problems.empty()) return;
+  const auto dense = std::count_if(plan.linears.begin(), plan.linears.end(), [](const PlannedLinear& linear) {
+    return !linear.pruning.empty() && !linear.shape.sparsity;
+  });
+  if (dense > 0 && plan.layout->omits_zeros()) {
+    plan.warnings.push_back(
+        fmt::format("the zeros of {} pruned linear{} are stored: how many there will be is not known "
+                    "beforehand (zeros that the model has, several patterns, ragged blocks)",
+                    dense, dense == 1 ? "" : "s"));
+  }
   // Pruned tensors that lie in the output like any other are linears that stay unquantized.
   for (const PlannedLinear& linear : plan.linears) {
     if (!is_described(plan, linear)) plan.ignored_modules.push_back(linear.shape.module);

@@ -62,9 +62,11 @@ void add_pruning(const Assignment& assignment, const std::vector<ModifierAlgorit
 }
 
 std::size_t plain_group(Plan& plan, std::size_t modifier) {
-  const std::string name = fmt::format("pruned_{}", modifier);
+  std::string name = fmt::format("pruned_{}", modifier);
   for (std::size_t i = 0; i < plan.groups.size(); ++i) {
-    if (plan.groups[i].name == name && is_plain(*plan.groups[i].scheme.weights)) return i;
+    if (plan.groups[i].name != name) continue;
+    if (is_plain(*plan.groups[i].scheme.weights)) return i;
+    name += "_only";  // a recipe's own group has that name
   }
   SchemeGroup group;
   group.name = name;

@@ -165,7 +165,8 @@ struct SensitivityMeter::State {
     shape.sparsity.reset();
     const auto kept = pattern ? pruner.kept(planned, *pattern) : std::nullopt;
     if (kept) shape.sparsity = StoredSparsity{*kept, pattern->keep, pattern->of};
-    if (plan.layout->omits_zeros() || !is_plain(*scheme.weights)) return bytes_of(plan.layout->stored(scheme, shape));
+    const bool own = plan.layout->omits_zeros() && shape.sparsity.has_value();
+    if (own || !is_plain(*scheme.weights)) return bytes_of(plan.layout->stored(scheme, shape));
     for (const auto& layout : plan.registry->layouts()) {
       if (kept && layout->omits_zeros() && !layout->unsupported(scheme, shape)) {
         return bytes_of(layout->stored(scheme, shape));

@@ -51,7 +51,11 @@ WeightPruner::WeightPruner(const Plan& plan, int threads)
 }
 
 const Sparsifier& WeightPruner::sparsifier_of(const PlannedLinear& linear) const {
-  if (!linear.pruning.empty()) return *algorithms_[linear.pruning.front().modifier].sparsifier;
+  // The last one that chooses: what earlier ones remove, such as zeros that were there, is not asked about.
+  for (auto pruning = linear.pruning.rbegin(); pruning != linear.pruning.rend(); ++pruning) {
+    const bool chooses = pruning->pattern.sparsity > 0 || pruning->pattern.semi_structured();
+    if (chooses) return *algorithms_[pruning->modifier].sparsifier;
+  }
   if (default_ != nullptr) return *default_;
   throw Error(ErrorCode::unsupported,
               "the recipe has no modifier that prunes, and this build has none to measure with");

@@ -108,6 +108,12 @@ class Resolver {
     options_.progress(std::min(done_, total_), total_, module);
   }
 
+  std::vector<ModuleSparsity> averages() const {
+    std::vector<ModuleSparsity> result;
+    for (const std::size_t i : mine_) result.emplace_back(plan_.linears[i].shape.module, average_);
+    return result;
+  }
+
   // --- global
 
   template <class Take>
@@ -196,11 +202,22 @@ class Resolver {
     chain.logit_memory = kLogitMemory;
     chain.check_stop = [this] { check_stop(); };
     auto model = std::make_unique<Model>(plan_, sequences_, std::move(chain));
-    std::erase_if(model->items,
-                  [&](Item& item) { return pruning_of(plan_.linears[item.linears.front()], modifier_) == nullptr; });
+    for (Item& item : model->items) keep_mine(item);
+    std::erase_if(model->items, [](const Item& item) { return item.linears.empty(); });
     total_ = model->items.size();
     model->chain.start();
     return model;
+  }
+
+  // Of the experts of one operation the modifier may prune some only.
+  void keep_mine(Item& item) const {
+    Item mine{item.part, item.op, {}, {}};
+    for (std::size_t k = 0; k < item.linears.size(); ++k) {
+      if (pruning_of(plan_.linears[item.linears[k]], modifier_) == nullptr) continue;
+      mine.linears.push_back(item.linears[k]);
+      mine.weights.push_back(item.weights[k]);
+    }
+    item = std::move(mine);
   }
 
   // --- owl
@@ -214,6 +231,7 @@ class Resolver {
     };
     std::vector<std::pair<std::string, Layer>> layers;
     const auto model = open_model(false);
+    if (model->items.empty()) return averages();
     const auto close = [&](Layer& layer) {
       const double threshold = most * layer.sum / std::max(layer.count, 1.0);
       for (const auto& scores : layer.scores) {
@@ -276,6 +294,7 @@ class Resolver {
 
   std::vector<ModuleSparsity> by_error() {
     const auto model = open_model(true);
+    if (model->items.empty()) return averages();
     const WeightPruner pruner(plan_, threads_);
     std::vector<std::vector<AllocationOption>> sets;
     for (const Item& item : model->items) {
@@ -367,6 +386,8 @@ class Resolver {
 }  // namespace
 
 std::string sparsity_profile(const RecipeModifier& modifier) {
+  const auto globally = modifier.parameters.find("apply_globally");
+  if (globally != modifier.parameters.end() && globally->second == KwValue(true)) return "global";
   const auto found = modifier.parameters.find("sparsity_profile");
   if (found == modifier.parameters.end()) return {};
   const auto* text = std::get_if<std::string>(&found->second);
