@@ -60,11 +60,11 @@ class ItemOutput {
   std::vector<ItemKey> caches_;
 };
 
-/// `values` in the bytes of a type (F32, F16, BF16).
 /// Groups of the linear's N:M pattern with more than N weights in a coded slice. Throws Error{internal} if a weight
 /// that its mask removes is not 0.
 std::uint64_t check_pruned(const PlannedLinear& linear, const QuantizedTensor& slice);
 
+/// `values` in the bytes of a type (F32, F16, BF16).
 std::vector<std::byte> encode_floats(DType type, std::span<const float> values);
 
 }  // namespace quant
