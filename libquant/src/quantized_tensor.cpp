@@ -55,6 +55,10 @@ void dequantize_span(const QuantizedTensor& tensor, std::span<const std::int8_t>
 }
 
 void dequantize_dense(const QuantizedTensor& tensor, std::uint64_t row, std::span<float> out) {
+  if (has_blocks(tensor.args)) {
+    const std::uint64_t bytes = block_bytes(*tensor.args.block, tensor.cols);
+    return decode_blocks(*tensor.args.block, std::span(tensor.blocks).subspan(row * bytes, bytes), out);
+  }
   const auto codes = std::span(tensor.codes).subspan(row * tensor.cols, tensor.cols);
   if (tensor.grid.flat != 0) {
     const std::uint64_t begin = row * tensor.cols;
@@ -120,6 +124,10 @@ void append_sparse(const SparseRows& slice, SparseRows& whole) {
   whole.values.insert(whole.values.end(), slice.values.begin(), slice.values.end());
 }
 
+std::uint64_t block_row_bytes(const QuantArgs& args, std::uint64_t cols) {
+  return has_blocks(args) ? block_bytes(*args.block, cols) : 0;
+}
+
 void size_coded_scales(const QuantizedTensor& tensor, CodedScales& coded) {
   const std::uint64_t count = tensor.args.double_quant ? tensor.scales.size() : 0;
   coded.codes.resize(count);
@@ -134,8 +142,10 @@ void QuantizedTensor::resize(const QuantArgs& new_args, std::uint64_t new_rows, 
   cols = new_cols;
   grid = scale_grid(new_args, new_rows, new_cols);
   const bool real = has_real_zero_points(new_args);
-  codes.resize(new_rows * new_cols);
-  scales.resize(has_learned_codebook(new_args) ? 0 : grid.count());
+  const bool packed = has_blocks(new_args);
+  blocks.resize(new_rows * block_row_bytes(new_args, new_cols));
+  codes.resize(packed ? 0 : new_rows * new_cols);
+  scales.resize(has_learned_codebook(new_args) || packed ? 0 : grid.count());
   zero_points.resize(new_args.symmetric || real ? 0 : grid.count());
   real_zero_points.resize(real ? grid.count() : 0);
   if (has_learned_codebook(new_args)) {
@@ -188,6 +198,11 @@ void check_sparse(const QuantizedTensor& tensor) {
 void check_sizes(const QuantizedTensor& tensor) {
   const QuantArgs& args = tensor.args;
   const std::uint64_t units = tensor.grid.count();
+  if (has_blocks(args)) {
+    need_size("bytes of blocks", tensor.blocks.size(), tensor.rows * block_row_bytes(args, tensor.cols));
+    need_size("columns after whole blocks", tensor.cols % block_format(*args.block).weights, 0);
+    return;
+  }
   need_size("codes", tensor.codes.size(), checked_mul(tensor.rows, tensor.cols, "a quantized tensor"));
   if (tensor.codes.empty()) return;  // nothing else is read
   if (!(tensor.grid == scale_grid(args, tensor.rows, tensor.cols))) {
@@ -220,6 +235,8 @@ QuantizedTensor slice_of(const QuantizedTensor& whole, std::uint64_t first, std:
   slice.input_global_scale = whole.input_global_scale;
   slice.input_zero_point = whole.input_zero_point;
   copy_part(whole.codes, first * whole.cols, count * whole.cols, slice.codes);
+  const std::uint64_t row_bytes = block_row_bytes(whole.args, whole.cols);
+  copy_part(whole.blocks, first * row_bytes, count * row_bytes, slice.blocks);
   const std::uint64_t unit = first_scale(whole.args, first, whole.cols);
   const std::uint64_t units = slice.grid.count();
   copy_part(whole.scales, unit, units, slice.scales);
@@ -251,6 +268,7 @@ void put_slice(const QuantizedTensor& slice, std::uint64_t first, std::uint64_t 
     whole.coded_scales.offset = slice.coded_scales.offset;
   }
   put_part(slice.codes, first * slice.cols, whole.codes);
+  put_part(slice.blocks, first * block_row_bytes(slice.args, slice.cols), whole.blocks);
   const std::uint64_t unit = first_scale(slice.args, first, slice.cols);
   put_part(slice.scales, unit, whole.scales);
   put_part(slice.zero_points, unit, whole.zero_points);

@@ -21,7 +21,7 @@ class NativeLayout final : public Layout {
     return native::why_unsupported(scheme, linear);
   }
   std::string format_of(const Scheme& scheme) const override {
-    return scheme.weights && scheme.weights->type == NumberType::codebook ? "codebook" : "integer";
+    return scheme.weights ? native::format_name(*scheme.weights) : "integer";
   }
   std::vector<StoredTensor> stored(const Scheme& scheme, const LinearShape& linear) const override {
     std::vector<StoredTensor> list;

@@ -11,6 +11,8 @@ std::string part_suffix(Part part) {
   switch (part) {
     case Part::codes:
       return ".weight_codes";
+    case Part::blocks:
+      return ".weight_blocks";
     case Part::codebook:
       return ".weight_codebook";
     case Part::scale:
@@ -33,9 +35,14 @@ std::string part_suffix(Part part) {
   return {};
 }
 
+std::string format_name(const QuantArgs& args) {
+  return args.type == NumberType::integer ? "integer" : std::string(to_string(args.type));
+}
+
 bool has_sparse_part(const QuantArgs& args) { return args.outlier_percent > 0 || args.sensitive_percent > 0; }
 
 std::vector<Part> parts_of(const QuantArgs& args) {
+  if (has_blocks(args)) return {Part::blocks};
   std::vector<Part> parts = {Part::codes};
   if (has_learned_codebook(args)) {
     parts.push_back(Part::codebook);
@@ -78,6 +85,8 @@ StoredTensor stored_part(Part part, const QuantArgs& args, const LinearShape& li
   switch (part) {
     case Part::codes:
       return {name, DType::U8, {linear.rows, code_row_bytes(args, linear.cols)}};
+    case Part::blocks:
+      return {name, DType::U8, {linear.rows, block_bytes(*args.block, linear.cols)}};
     case Part::codebook:
       return {name, scales, {grid.rows, grid.cols, std::uint64_t{1} << static_cast<unsigned>(args.num_bits)}};
     case Part::scale:
@@ -104,7 +113,12 @@ std::optional<std::string> why_unsupported(const Scheme& scheme, const LinearSha
   if (!scheme.weights) return std::string("weights: the scheme quantizes no weights");
   const QuantArgs& args = *scheme.weights;
   if (args.type == NumberType::floating) {
-    return std::string("weights: the layout libquant holds integers and codebooks; use compressed-tensors for floats");
+    return std::string(
+        "weights: the layout libquant holds integers, codebooks and blocks; use compressed-tensors for floats");
+  }
+  if (has_blocks(args) && linear.cols % block_format(*args.block).weights != 0) {
+    return fmt::format("weights: the {} columns of {} are not whole blocks of {}, which hold {}", linear.cols,
+                       linear.module, block_format(*args.block).name, block_format(*args.block).weights);
   }
   if (scheme.input_activations || scheme.output_activations) {
     return std::string("input_activations: the layout libquant holds weights alone");

@@ -10,6 +10,7 @@ namespace quant::native {
 
 enum class Part {
   codes,
+  blocks,
   codebook,
   scale,
   scale_codes,
@@ -32,6 +33,8 @@ DType stored_scale_dtype(const QuantArgs& args, DType weight_dtype);
 DType sparse_dtype(DType scale_dtype);
 /// U16 where column numbers fit, else U32.
 DType column_dtype(std::uint64_t cols);
+/// "codebook", "block" or "integer".
+std::string format_name(const QuantArgs& args);
 bool has_sparse_part(const QuantArgs& args);
 /// Why the layout cannot hold such weights, or nothing.
 std::optional<std::string> why_unsupported(const Scheme& scheme, const LinearShape& linear);

@@ -53,6 +53,12 @@ void read_codes(const Job& job) {
   }
 }
 
+void read_blocks(const Job& job) {
+  const std::uint64_t row_bytes = block_bytes(*job.linear.args.block, job.linear.shape.cols);
+  const auto bytes = job.bytes(Part::blocks, job.first_row * row_bytes, job.out.blocks.size());
+  std::memcpy(job.out.blocks.data(), bytes.data(), bytes.size());
+}
+
 void read_scales(const Job& job) {
   const QuantArgs& args = job.linear.args;
   const std::uint64_t unit = job.unit();
@@ -126,7 +132,7 @@ StoredLinear inspect(const Checkpoint& checkpoint, const ListedLinear& listed) {
   StoredLinear linear;
   linear.shape = listed.shape;
   linear.args = listed.args;
-  linear.format = listed.args.type == NumberType::codebook ? "codebook" : "integer";
+  linear.format = format_name(listed.args);
   Scheme scheme;
   scheme.weights = listed.args;
   if (const auto reason = why_unsupported(scheme, listed.shape)) {
@@ -152,7 +158,9 @@ std::vector<StoredLinear> find_linears(const Checkpoint& checkpoint) {
   }
   // Codes that config.json forgets would otherwise be copied along in silence.
   for (const TensorInfo& tensor : checkpoint.tensors()) {
-    if (!tensor.name.ends_with(part_suffix(Part::codes)) || known.contains(tensor.name)) continue;
+    if ((!tensor.name.ends_with(part_suffix(Part::codes)) && !tensor.name.ends_with(part_suffix(Part::blocks))) ||
+        known.contains(tensor.name))
+      continue;
     stored::fail(checkpoint, tensor.name, "is not of a linear that config.json lists");
   }
   return linears;
@@ -172,6 +180,7 @@ void read_rows(const Checkpoint& checkpoint, const StoredLinear& linear, std::ui
   out.resize(linear.args, count, linear.shape.cols);
   out.scale_dtype = linear.scale_dtype;
   const Job job{checkpoint, linear, first_row, out};
+  if (has_blocks(linear.args)) return read_blocks(job);
   read_codes(job);
   read_scales(job);
   read_zero_points(job);

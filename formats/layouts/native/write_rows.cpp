@@ -35,6 +35,10 @@ void check_slice(const Job& job) {
   require(slice.cols == job.linear.cols && slice.rows > 0 && end <= job.linear.rows, job, "rows outside the linear");
   require(job.first_row % scale_row_alignment(job.args, job.linear.cols) == 0, job, "a part of the rows of a scale");
   require(slice.args == job.args, job, "other arguments");
+  if (has_blocks(job.args)) {
+    const std::uint64_t row_bytes = block_bytes(*job.args.block, job.linear.cols);
+    return require(slice.blocks.size() == slice.rows * row_bytes, job, "a wrong number of blocks");
+  }
   require(slice.codes.size() == slice.rows * slice.cols, job, "a wrong number of codes");
   const std::uint64_t units = slice.grid.count();
   const bool learned = has_learned_codebook(job.args), real = has_real_zero_points(job.args);
@@ -124,6 +128,9 @@ void write_rows(const QuantArgs& args, const LinearShape& linear, std::uint64_t 
     switch (parts[tensor]) {
       case Part::codes:
         write_codes(job, tensor);
+        break;
+      case Part::blocks:
+        sink.write(tensor, first_row * block_bytes(*args.block, linear.cols), slice.blocks);
         break;
       case Part::sparse_starts:
         write_starts(job, tensor);

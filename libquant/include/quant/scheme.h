@@ -11,6 +11,7 @@
 #include <variant>
 #include <vector>
 
+#include "quant/block_format.h"
 #include "quant/dtype.h"
 
 namespace quant {
@@ -18,7 +19,8 @@ namespace quant {
 enum class NumberType {
   integer,
   floating,
-  codebook  ///< codes are places in a table of values; what the table holds is QuantArgs::codebook
+  codebook,  ///< codes are places in a table of values; what the table holds is QuantArgs::codebook
+  block      ///< packed blocks of GGUF files, kept as they are; which is QuantArgs::block
 };
 enum class Strategy {
   tensor,
@@ -73,6 +75,7 @@ struct QuantArgs {
   /// Of dynamic inputs per token, as LLM.int8() has it: columns with a magnitude of at least this in any row of a
   /// sequence stay float, and such magnitudes do not widen a row's range. 0: none.
   double outlier_threshold = 0;
+  std::optional<BlockType> block = std::nullopt;  ///< of type block: then num_bits and group_size follow from it
 
   friend bool operator==(const QuantArgs&, const QuantArgs&) = default;
 };
@@ -94,8 +97,9 @@ std::string_view to_string(Codebook);
 std::string_view to_string(ActOrder);
 
 /// The preset of that name (case-insensitive; without targets), or nothing. Source: compressed-tensors quant_scheme.py.
+/// Block formats are presets as well: "Q4_K", or "GGUF_MXFP4" where the name alone means another one.
 std::optional<Scheme> preset_scheme(std::string_view name);
-/// All preset names in their usual order and spelling.
+/// All preset names in their usual order and spelling, without those of block formats.
 const std::vector<std::string_view>& preset_names();
 
 /// Fills in what follows from other fields (strategy from group_size, default observer) and returns every rule of
@@ -116,6 +120,7 @@ bool is_nvfp4(const QuantArgs& args);              ///< E2M1, E4M3 scales over 1
 bool is_ternary(const QuantArgs& args);            ///< -1, 0 and 1: symmetric 2-bit integers of the restricted range
 bool has_fixed_codebook(const QuantArgs& args);    ///< NF4, FP4 or signs: one table, and scales
 bool has_learned_codebook(const QuantArgs& args);  ///< tables of its own, and no scales
+bool has_blocks(const QuantArgs& args);            ///< type block: QuantizedTensor::blocks instead of codes and scales
 bool has_real_zero_points(const QuantArgs& args);  ///< asymmetric integers whose zp_dtype is a floating type
 /// Something of the scheme is found from the whole tensor before its first row is coded (Quantizer::prepare).
 bool needs_whole_tensor(const QuantArgs& args);
@@ -149,5 +154,7 @@ std::uint64_t first_scale(const QuantArgs& args, std::uint64_t row, std::uint64_
 
 /// A short human name: "int4 sym group 128", "fp8-e4m3 channel".
 std::string describe(const QuantArgs& args);
+/// The arguments of a block format.
+QuantArgs block_args(BlockType type);
 
 }  // namespace quant
