@@ -4,12 +4,13 @@
 
 #include <algorithm>
 #include <array>
+#include <cmath>
 #include <cstring>
-#include <deque>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "containers/gguf/architectures.h"
+#include "containers/gguf/export_parts.h"
 #include "containers/gguf/header.h"
 #include "containers/gguf/imatrix.h"
 #include "containers/io/file_io.h"
@@ -85,7 +86,29 @@ class ConfigWriter {
       if (id) json_[fmt::format("{}_token_id", name)] = *id;
     }
     add_scaling();
+    if (architecture_.model_type == "gemma2") add_attention_scale();
     return json_;
+  }
+
+  /// Rotary frequencies that the file divides by these numbers: rope_type llama3, if they are such.
+  static void add_factors(Json& json, const std::vector<float>& factors) {
+    Llama3Rope rope;
+    rope.base = json.value("rope_theta", 10000.0);
+    rope.factor = static_cast<double>(*std::ranges::max_element(factors));
+    for (int power = 5; power <= 20; ++power) {
+      rope.context = static_cast<double>(1 << power);
+      const std::vector<float> made = llama3_factors(rope, 2 * factors.size());
+      const bool same =
+          std::ranges::equal(made, factors, [](float a, float b) { return std::fabs(a - b) <= 1e-4F * a; });
+      if (!same) continue;
+      json["rope_scaling"] = {{"rope_type", "llama3"},
+                              {"factor", rope.factor},
+                              {"low_freq_factor", rope.low},
+                              {"high_freq_factor", rope.high},
+                              {"original_max_position_embeddings", 1 << power}};
+      return;
+    }
+    json["rope_scaling"] = {{"rope_type", "factors of a GGUF file"}};  // nothing that this library computes
   }
 
  private:
@@ -104,6 +127,14 @@ class ConfigWriter {
     json_["rope_scaling"] = {{"rope_type", *type}, {"factor", *factor}};
     const auto original = natural_of(find_value(metadata_, prefix_ + "rope.scaling.original_context_length"));
     if (original) json_["rope_scaling"]["original_max_position_embeddings"] = *original;
+  }
+
+  // What llama.cpp does for this family, which files say nothing of.
+  void add_attention_scale() {
+    const std::uint64_t layers = json_.value("num_hidden_layers", std::uint64_t{0});
+    const std::uint64_t heads = json_.value("num_attention_heads", std::uint64_t{0});
+    const std::uint64_t width = heads == 0 ? 0 : json_.value("hidden_size", std::uint64_t{0}) / heads;
+    json_["query_pre_attn_scalar"] = layers == 46 ? width : json_.value("head_dim", width);
   }
 
   const Metadata& metadata_;
@@ -137,6 +168,7 @@ class Contents {
     Json json = Json::object();
     if (architecture_ != nullptr) {
       json = ConfigWriter(header_, *architecture_).config();
+      if (!rope_factors_.empty()) ConfigWriter::add_factors(json, rope_factors_);
       if (!json.contains("vocab_size")) {
         const auto found = std::ranges::find(header_.tensors, "token_embd.weight", &TensorEntry::name);
         if (found != header_.tensors.end()) json["vocab_size"] = found->rows();
@@ -170,6 +202,13 @@ class Contents {
   }
 
   void add(const TensorEntry& tensor, const io::MappedFile& map) {
+    if (architecture_ != nullptr && tensor.name == "rope_freqs.weight" && tensor.type == 0 &&
+        tensor.sizes.size() == 1) {
+      const auto bytes = map.range(header_.data_start + tensor.offset, tensor.bytes);
+      rope_factors_.resize(tensor.cols());
+      std::memcpy(rope_factors_.data(), bytes.data(), bytes.size());
+      return;  // config.json says it
+    }
     const auto known = architecture_ == nullptr ? std::nullopt : model_name(*architecture_, tensor.name);
     const std::string name = known.value_or(tensor.name);
     const std::uint64_t heads = heads_of(tensor);
@@ -226,6 +265,7 @@ class Contents {
   const Architecture* architecture_ = nullptr;
   std::uint64_t query_heads_ = 0, key_heads_ = 0;
   Json blocks_ = Json::object();
+  std::vector<float> rope_factors_;
 };
 
 class GgufCheckpoint final : public Checkpoint {

@@ -63,8 +63,7 @@ Json ModelFacts::rope() const {
   Json rope = Json::object();
   if (const Json* old = member("rope_scaling"); old != nullptr && old->is_object()) rope = *old;
   if (const Json* now = member("rope_parameters"); now != nullptr && now->is_object()) rope = *now;
-  if (!rope.contains("rope_theta"))
-    rope["rope_theta"] = number("rope_theta", architecture_->model_type == "mistral" ? 10000.0 : 10000.0);
+  if (!rope.contains("rope_theta")) rope["rope_theta"] = number("rope_theta", 10000.0);
   if (!rope.contains("rope_type")) rope["rope_type"] = rope.value("type", Json("default"));
   return rope;
 }
@@ -116,6 +115,7 @@ Metadata ModelFacts::metadata() const {
   if (windows && member("sliding_window") != nullptr)
     add("attention.sliding_window", u32_value(natural("sliding_window")));
   if (architecture_->model_type == "gemma2") {
+    check_attention_scale();
     add("attn_logit_softcapping", f32_value(number("attn_logit_softcapping", 50)));
     add("final_logit_softcapping", f32_value(number("final_logit_softcapping", 30)));
   }
@@ -129,6 +129,18 @@ Metadata ModelFacts::metadata() const {
   return out;
 }
 
+// llama.cpp divides by the root of the head's size, of models with 46 layers by that of the width of one head.
+void ModelFacts::check_attention_scale() const {
+  const auto width =
+      static_cast<double>(natural("num_hidden_layers") == 46 ? natural("hidden_size") / query_heads() : head_size());
+  const double own = number("query_pre_attn_scalar", 256);
+  if (own == width) return;
+  throw Error(ErrorCode::unsupported,
+              fmt::format("{} scales attention by query_pre_attn_scalar {}; llama.cpp takes {} for such a model.",
+                          where_, own, width),
+              "", "UnsupportedFamily");
+}
+
 std::vector<float> ModelFacts::rope_factors() const {
   const Json rope = this->rope();
   if (rope["rope_type"] != "llama3") return {};
@@ -138,19 +150,22 @@ std::vector<float> ModelFacts::rope_factors() const {
                 fmt::format("config.json of {} scales rotary positions without '{}'.", where_, key), "",
                 "InvalidConfig");
   };
-  const double factor = need("factor"), low = need("low_freq_factor"), high = need("high_freq_factor"),
-               context = need("original_max_position_embeddings"), base = rope["rope_theta"].get<double>();
-  const std::uint64_t head = head_size();
+  const Llama3Rope numbers{need("factor"), need("low_freq_factor"), need("high_freq_factor"),
+                           need("original_max_position_embeddings"), rope["rope_theta"].get<double>()};
+  return llama3_factors(numbers, head_size());
+}
+
+std::vector<float> llama3_factors(const Llama3Rope& rope, std::uint64_t head) {
   std::vector<float> factors;
   for (std::uint64_t i = 0; i < head; i += 2) {
-    const double wave = 2 * std::numbers::pi * std::pow(base, static_cast<double>(i) / static_cast<double>(head));
-    if (wave < context / high) {
+    const double wave = 2 * std::numbers::pi * std::pow(rope.base, static_cast<double>(i) / static_cast<double>(head));
+    if (wave < rope.context / rope.high) {
       factors.push_back(1);
-    } else if (wave > context / low) {
-      factors.push_back(static_cast<float>(factor));
+    } else if (wave > rope.context / rope.low) {
+      factors.push_back(static_cast<float>(rope.factor));
     } else {
-      const double smooth = (context / wave - low) / (high - low);
-      factors.push_back(static_cast<float>(1 / ((1 - smooth) / factor + smooth)));
+      const double smooth = (rope.context / wave - rope.low) / (rope.high - rope.low);
+      factors.push_back(static_cast<float>(1 / ((1 - smooth) / rope.factor + smooth)));
     }
   }
   return factors;

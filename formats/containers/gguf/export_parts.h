@@ -34,6 +34,7 @@ class ModelFacts {
   double number(const char* key, double otherwise) const;
   const nlohmann::json* member(const char* key) const;
   nlohmann::json rope() const;
+  void check_attention_scale() const;
   void add_rope(Metadata& out, const std::string& prefix) const;
 
   nlohmann::json config_;
@@ -41,6 +42,12 @@ class ModelFacts {
   const Architecture* architecture_ = nullptr;
   bool tied_ = false;
 };
+
+/// Divisors of the rotary frequencies of a head of `head` numbers, [head / 2], of rope_type llama3.
+struct Llama3Rope {
+  double factor = 8, low = 1, high = 4, context = 8192, base = 500000;
+};
+std::vector<float> llama3_factors(const Llama3Rope& rope, std::uint64_t head);
 
 /// The tokenizer beside the checkpoint as tokenizer.ggml.* keys; `rows`: of the embedding. `pre`: llama.cpp's name for
 /// how text is split, or empty. Adds a remark where there is no tokenizer. Throws Error{unsupported} for tokenizers

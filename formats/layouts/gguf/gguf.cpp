@@ -92,7 +92,8 @@ class GgufLayout final : public Layout {
 
   std::vector<StoredLinear> find_linears(const Checkpoint& checkpoint) const override {
     std::vector<StoredLinear> linears;
-    for (const auto& [module, json] : tensors_of(checkpoint.config()).items()) {
+    const Json listed = tensors_of(checkpoint.config());
+    for (const auto& [module, json] : listed.items()) {
       Entry entry = read_entry(module, json);
       const LinearShape& shape = entry.linear.shape;
       const Shape wanted{shape.rows, block_bytes(*entry.linear.args.block, shape.cols)};
