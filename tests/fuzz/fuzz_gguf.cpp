@@ -5,8 +5,8 @@
 #include <string>
 #include <vector>
 
-#include "../../formats/containers/gguf/header.h"
-#include "../../formats/containers/gguf/imatrix.h"
+#include "containers/gguf/header.h"
+#include "containers/gguf/imatrix.h"
 #include "quant/error.h"
 #include "quant/logical_tensors.h"
 #include "quant/open.h"
