@@ -25,6 +25,7 @@ std::optional<std::string> reason_against(const QuantArgs& args) {
   if (args.type == NumberType::codebook) {
     return "rounding to a grid makes no codebooks; use CodebookModifier (nf4, fp4) or KMeansModifier (learned)";
   }
+  if (has_blocks(args)) return "rounding to a grid makes no blocks of GGUF; use GGUFModifier";
   if (has_real_zero_points(args)) return "this method makes zero points that are whole numbers; use HQQModifier";
   if (args.type == NumberType::integer && args.num_bits == 1 && args.symmetric &&
       symmetric_range(args) == SymmetricRange::restricted) {

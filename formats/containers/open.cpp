@@ -5,6 +5,8 @@
 
 #include <system_error>
 
+#include "containers/gguf/checkpoint.h"
+#include "containers/gguf/imatrix.h"
 #include "containers/hdf5/checkpoint.h"
 #include "containers/io/companions.h"
 #include "containers/io/file_io.h"
@@ -66,6 +68,8 @@ std::unique_ptr<Checkpoint> open_single_file(const fs::path& file) {
     throw Error(ErrorCode::usage, fmt::format("{} is an index, not a file of tensors.", io::in_quotes(file.string())),
                 "Give the directory that it lies in.");
   }
+  if (gguf::is_gguf_file(file)) return gguf::open_gguf(file);
+  if (gguf::has_importance_name(file)) return gguf::open_legacy_importance(file);
   if (is_hdf5_file(file)) return hdf5_container::open_hdf5(file, file, {}, {});
   return safetensors::open_single_file(file);
 }

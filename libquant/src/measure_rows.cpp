@@ -37,10 +37,10 @@ struct ClipRule {
   }
 };
 
-// Where the kernels do not go (codebooks, plain numbers, zero points that are real numbers, columns that are not
-// grouped in order, sparse parts): value by value.
+// Where the kernels do not go (codebooks, plain numbers, blocks, zero points that are real numbers, columns that are
+// not grouped in order, sparse parts): value by value.
 bool is_general(const QuantizedTensor& quantized) {
-  return quantized.args.type == NumberType::codebook || is_plain(quantized.args) ||
+  return quantized.args.type == NumberType::codebook || !has_codes(quantized.args) ||
          !quantized.real_zero_points.empty() || !quantized.group_index.empty() || !quantized.sparse.empty();
 }
 
@@ -49,9 +49,9 @@ std::size_t group_of(const QuantizedTensor& quantized, std::size_t column) {
   return quantized.grid.flat != 0 ? 0 : column / quantized.grid.col_extent;
 }
 
-// Clipped weights of a row: codebooks have no range to clip to, and what is stored apart is not clipped.
+// Clipped weights of a row: codebooks and blocks have no range to clip to, and what is stored apart is not clipped.
 std::uint64_t count_clipped(const QuantizedTensor& quantized, std::uint64_t row, const Scratch& scratch) {
-  if (quantized.args.type == NumberType::codebook || is_plain(quantized.args)) return 0;
+  if (quantized.args.type == NumberType::codebook || !has_codes(quantized.args)) return 0;
   const std::size_t scale_row = row / quantized.grid.row_extent * quantized.grid.cols;
   const bool integer = quantized.args.type == NumberType::integer;
   const ClipRule rule{integer, code_min(quantized.args), code_max(quantized.args),

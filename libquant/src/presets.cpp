@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cctype>
 
+#include "quant/block_encode.h"
 #include "quant/scheme.h"
 
 namespace quant {
@@ -116,6 +117,10 @@ std::optional<Scheme> preset_scheme(std::string_view name) {
   for (const auto& entry : presets()) {
     if (entry.name == upper) return entry.scheme;
   }
+  constexpr std::string_view kPrefix = "GGUF_";
+  const std::string_view rest = std::string_view(upper).substr(upper.starts_with(kPrefix) ? kPrefix.size() : 0);
+  const BlockFormat* format = find_block_format(rest);
+  if (format != nullptr && format->weights > 1 && can_encode(format->type)) return scheme_of(block_args(format->type));
   return std::nullopt;
 }
 

@@ -59,6 +59,10 @@ void dequantize_dense(const QuantizedTensor& tensor, std::uint64_t row, std::spa
     std::copy_n(tensor.plain.begin() + static_cast<std::ptrdiff_t>(row * tensor.cols), tensor.cols, out.begin());
     return;
   }
+  if (has_blocks(tensor.args)) {
+    const std::uint64_t bytes = block_bytes(*tensor.args.block, tensor.cols);
+    return decode_blocks(*tensor.args.block, std::span(tensor.blocks).subspan(row * bytes, bytes), out);
+  }
   const auto codes = std::span(tensor.codes).subspan(row * tensor.cols, tensor.cols);
   if (tensor.grid.flat != 0) {
     const std::uint64_t begin = row * tensor.cols;
@@ -124,13 +128,17 @@ void append_sparse(const SparseRows& slice, SparseRows& whole) {
   whole.values.insert(whole.values.end(), slice.values.begin(), slice.values.end());
 }
 
+std::uint64_t block_row_bytes(const QuantArgs& args, std::uint64_t cols) {
+  return has_blocks(args) ? block_bytes(*args.block, cols) : 0;
+}
+
 void size_coded_scales(const QuantizedTensor& tensor, CodedScales& coded) {
   const std::uint64_t count = tensor.args.double_quant ? tensor.scales.size() : 0;
   coded.codes.resize(count);
   coded.scales.resize((count + CodedScales::kBlock - 1) / CodedScales::kBlock);
 }
 
-bool has_scales(const QuantArgs& args) { return !has_learned_codebook(args) && !is_plain(args); }
+bool has_scales(const QuantArgs& args) { return has_codes(args) && !has_learned_codebook(args); }
 
 }  // namespace
 
@@ -140,8 +148,9 @@ void QuantizedTensor::resize(const QuantArgs& new_args, std::uint64_t new_rows, 
   cols = new_cols;
   grid = scale_grid(new_args, new_rows, new_cols);
   const bool real = has_real_zero_points(new_args);
-  codes.resize(is_plain(new_args) ? 0 : new_rows * new_cols);
+  codes.resize(has_codes(new_args) ? new_rows * new_cols : 0);
   plain.resize(is_plain(new_args) ? new_rows * new_cols : 0);
+  blocks.resize(new_rows * block_row_bytes(new_args, new_cols));
   scales.resize(has_scales(new_args) ? grid.count() : 0);
   zero_points.resize(new_args.symmetric || real ? 0 : grid.count());
   real_zero_points.resize(real ? grid.count() : 0);
@@ -198,9 +207,14 @@ void check_sizes(const QuantizedTensor& tensor) {
   const QuantArgs& args = tensor.args;
   const std::uint64_t units = tensor.grid.count();
   const std::uint64_t weights = checked_mul(tensor.rows, tensor.cols, "a quantized tensor");
-  need_size("codes", tensor.codes.size(), is_plain(args) ? 0 : weights);
-  need_size("plain values", tensor.plain.size(), is_plain(args) ? weights : 0);
   if (!tensor.mask.empty()) need_size("places of a mask", tensor.mask.size(), weights);
+  need_size("codes", tensor.codes.size(), has_codes(args) ? weights : 0);
+  need_size("plain values", tensor.plain.size(), is_plain(args) ? weights : 0);
+  if (has_blocks(args)) {
+    need_size("bytes of blocks", tensor.blocks.size(), tensor.rows * block_row_bytes(args, tensor.cols));
+    need_size("columns after whole blocks", tensor.cols % block_format(*args.block).weights, 0);
+    return;
+  }
   if (weights == 0) return;  // nothing else is read
   if (!(tensor.grid == scale_grid(args, tensor.rows, tensor.cols))) {
     throw Error(ErrorCode::usage, "the grid of a quantized tensor is not that of its arguments and shape");
@@ -231,7 +245,9 @@ QuantizedTensor slice_of(const QuantizedTensor& whole, std::uint64_t first, std:
   slice.input_scale = whole.input_scale;
   slice.input_global_scale = whole.input_global_scale;
   slice.input_zero_point = whole.input_zero_point;
-  if (!is_plain(whole.args)) copy_part(whole.codes, first * whole.cols, count * whole.cols, slice.codes);
+  if (has_codes(whole.args)) copy_part(whole.codes, first * whole.cols, count * whole.cols, slice.codes);
+  const std::uint64_t row_bytes = block_row_bytes(whole.args, whole.cols);
+  copy_part(whole.blocks, first * row_bytes, count * row_bytes, slice.blocks);
   const std::uint64_t unit = first_scale(whole.args, first, whole.cols);
   const std::uint64_t units = slice.grid.count();
   copy_part(whole.scales, unit, units, slice.scales);
@@ -269,6 +285,7 @@ void put_slice(const QuantizedTensor& slice, std::uint64_t first, std::uint64_t 
     whole.coded_scales.offset = slice.coded_scales.offset;
   }
   put_part(slice.codes, first * slice.cols, whole.codes);
+  put_part(slice.blocks, first * block_row_bytes(slice.args, slice.cols), whole.blocks);
   const std::uint64_t unit = first_scale(slice.args, first, slice.cols);
   put_part(slice.scales, unit, whole.scales);
   put_part(slice.zero_points, unit, whole.zero_points);

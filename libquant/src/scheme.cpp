@@ -35,6 +35,33 @@ void check_numbers(const QuantArgs& args, std::vector<std::string>& problems) {
   }
 }
 
+// What a block format fixes is filled in.
+void complete_block(QuantArgs& args, std::vector<std::string>& problems) {
+  if (args.type != NumberType::block) {
+    if (args.block) problems.push_back("block: only type block has one");
+    return;
+  }
+  if (!args.block) {
+    problems.push_back("block: type block needs the name of a block format, such as Q4_K");
+    return;
+  }
+  const QuantArgs whole = block_args(*args.block);
+  const std::string name(block_format(*args.block).name);
+  if (args.group_size && *args.group_size != *whole.group_size) {
+    problems.push_back("group_size: blocks of " + name + " hold " + std::to_string(*whole.group_size) + " weights");
+  }
+  if (args.dynamic != Dynamic::no) problems.push_back("dynamic: blocks are for weights, which are static");
+  if (args.actorder) problems.push_back("actorder: columns of blocks stay in order");
+  if (args.scale_dtype) problems.push_back("scale_dtype: the scales of blocks are part of them");
+  if (args.observer || !args.observer_kwargs.empty())
+    problems.push_back("observer: blocks find their scales themselves");
+  if (args.outlier_percent + args.sensitive_percent > 0)
+    problems.push_back("outlier_percent: blocks have no sparse part");
+  args.num_bits = whole.num_bits;
+  args.strategy = whole.strategy;
+  args.group_size = whole.group_size;
+}
+
 bool is_grouped(Strategy strategy) {
   return strategy == Strategy::group || strategy == Strategy::tensor_group || strategy == Strategy::flat;
 }
@@ -230,6 +257,8 @@ std::string_view to_string(NumberType type) {
       return "codebook";
     case NumberType::plain:
       return "plain";
+    case NumberType::block:
+      return "block";
   }
   return "int";
 }
@@ -284,6 +313,7 @@ std::string_view to_string(ActOrder order) {
 
 std::vector<std::string> complete_and_check(QuantArgs& args, bool strategy_given) {
   std::vector<std::string> problems;
+  complete_block(args, problems);
   infer_strategy(args, strategy_given);
   check_numbers(args, problems);
   check_codebook(args, problems);
@@ -320,19 +350,20 @@ SymmetricRange symmetric_range(const QuantArgs& args) {
 }
 
 int code_min(const QuantArgs& args) {
-  if (args.type == NumberType::codebook) return 0;
+  if (args.type == NumberType::codebook || args.type == NumberType::block) return 0;
   const int lowest = -(1 << (args.num_bits - 1));
   const bool restricted = args.symmetric && symmetric_range(args) == SymmetricRange::restricted;
   return restricted ? std::min(lowest + 1, code_max(args)) : lowest;
 }
 
 int code_max(const QuantArgs& args) {
-  return args.type == NumberType::codebook ? (1 << args.num_bits) - 1 : (1 << (args.num_bits - 1)) - 1;
+  const bool from_zero = args.type == NumberType::codebook || args.type == NumberType::block;
+  return from_zero ? (1 << args.num_bits) - 1 : (1 << (args.num_bits - 1)) - 1;
 }
 
 DType element_dtype(const QuantArgs& args) {
   if (args.type == NumberType::integer) return DType::I8;
-  if (args.type == NumberType::codebook) return DType::U8;
+  if (args.type == NumberType::codebook || args.type == NumberType::block) return DType::U8;
   if (args.num_bits == 4) return DType::F4;
   const std::string* format = text_kwarg(args, "float8_format");
   return format != nullptr && *format == "e5m2" ? DType::F8_E5M2 : DType::F8_E4M3;
@@ -369,6 +400,21 @@ bool has_fixed_codebook(const QuantArgs& args) {
 
 bool has_learned_codebook(const QuantArgs& args) {
   return args.type == NumberType::codebook && args.codebook == Codebook::learned;
+}
+
+bool has_codes(const QuantArgs& args) { return !is_plain(args) && !has_blocks(args); }
+
+bool has_blocks(const QuantArgs& args) { return args.type == NumberType::block; }
+
+QuantArgs block_args(BlockType type) {
+  const BlockFormat& format = block_format(type);
+  QuantArgs args;
+  args.type = NumberType::block;
+  args.block = type;
+  args.num_bits = format.code_bits;
+  args.strategy = Strategy::group;
+  args.group_size = format.weights;
+  return args;
 }
 
 bool has_real_zero_points(const QuantArgs& args) {
@@ -487,6 +533,7 @@ std::string sparse_text(const QuantArgs& args) {
 std::string describe(const QuantArgs& args) {
   std::string text;
   if (is_plain(args)) return "float";
+  if (has_blocks(args)) return "gguf " + (args.block ? std::string(block_format(*args.block).name) : "block");
   if (is_nvfp4(args)) return "nvfp4 group " + std::to_string(args.group_size.value_or(16));
   if (is_mx(args)) return "mxfp" + std::to_string(args.num_bits) + " group 32";
   if (args.type == NumberType::integer) {

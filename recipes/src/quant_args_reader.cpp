@@ -5,14 +5,16 @@
 #include <charconv>
 #include <limits>
 
+#include "quant/block_encode.h"
+
 namespace quant::recipe_yaml {
 namespace {
 
 const std::vector<std::string>& field_names() {
   static const std::vector<std::string> names = {
-      "num_bits", "type",         "symmetric",       "group_size",        "strategy",         "block_structure",
-      "dynamic",  "actorder",     "scale_dtype",     "zp_dtype",          "observer",         "observer_kwargs",
-      "codebook", "double_quant", "outlier_percent", "sensitive_percent", "outlier_threshold"};
+      "num_bits", "type",     "symmetric",    "group_size",      "strategy",          "block_structure",
+      "dynamic",  "actorder", "scale_dtype",  "zp_dtype",        "observer",          "observer_kwargs",
+      "codebook", "block",    "double_quant", "outlier_percent", "sensitive_percent", "outlier_threshold"};
   return names;
 }
 
@@ -61,9 +63,10 @@ class ArgsReader {
       }
     }
     if (const Node* node = needed("type")) {
-      const auto type = read_choice(mistakes_, *node, path("type"), {"int", "float", "codebook"});
+      const auto type = read_choice(mistakes_, *node, path("type"), {"int", "float", "codebook", "block"});
       if (type == "float") args_.type = NumberType::floating;
       if (type == "codebook") args_.type = NumberType::codebook;
+      if (type == "block") args_.type = NumberType::block;
     }
     if (const Node* node = needed("symmetric")) {
       args_.symmetric = read_bool(mistakes_, *node, path("symmetric")).value_or(true);
@@ -186,6 +189,14 @@ class ArgsReader {
       if (name == "nf4") args_.codebook = Codebook::nf4;
       if (name == "fp4") args_.codebook = Codebook::fp4;
       if (name == "sign") args_.codebook = Codebook::sign;
+    }
+    if (const Node* node = given(node_, "block")) {
+      std::vector<std::string> names;
+      for (const BlockFormat& format : block_formats()) {
+        if (can_encode(format.type) && format.weights > 1) names.emplace_back(format.name);
+      }
+      const auto name = read_choice(mistakes_, *node, path("block"), names);
+      if (name) args_.block = find_block_format(*name)->type;
     }
     if (const Node* node = given(node_, "double_quant")) {
       args_.double_quant = read_bool(mistakes_, *node, path("double_quant")).value_or(false);

@@ -80,6 +80,7 @@ void emit_additions(YAML::Emitter& out, const QuantArgs& args) {
   if (args.codebook != Codebook::learned) {
     out << YAML::Key << "codebook" << YAML::Value << std::string(to_string(args.codebook));
   }
+  if (args.block) out << YAML::Key << "block" << YAML::Value << std::string(block_format(*args.block).name);
   if (args.double_quant) out << YAML::Key << "double_quant" << YAML::Value << true;
   const auto number = [&](const char* key, double value) {
     if (value > 0) out << YAML::Key << key << YAML::Value << fmt::format("{}", value);

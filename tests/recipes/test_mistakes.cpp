@@ -167,7 +167,7 @@ TEST_CASE("arguments") {
   CHECK(mistake(with_args("num_bits: 99999999999999999999")) ==
         "r.yaml:8:23: weights.num_bits: expected an integer, found the text '99999999999999999999'");
   CHECK(mistake(with_args("type: fp")) ==
-        "r.yaml:8:19: weights.type: unknown value 'fp'; its values are int, float, codebook");
+        "r.yaml:8:19: weights.type: unknown value 'fp'; its values are int, float, codebook, block");
   CHECK(mistake(with_args("type: flaot")) == "r.yaml:8:19: weights.type: unknown value 'flaot', did you mean 'float'?");
   CHECK(mistake(with_args("symmetric: maybe")) ==
         "r.yaml:8:24: weights.symmetric: expected true or false, found the text 'maybe'");

@@ -23,6 +23,9 @@ Reason check_numbers(const QuantArgs& args) {
     return std::string(
         "weights: compressed-tensors has no codebooks; use --layout libquant, or bitsandbytes for nf4 and fp4");
   }
+  if (has_blocks(args)) {
+    return std::string("weights: compressed-tensors has no place for blocks of GGUF; use --layout libquant or gguf");
+  }
   if (args.outlier_percent > 0 || args.sensitive_percent > 0) {
     return std::string("weights: compressed-tensors has no place for a sparse part; use --layout libquant");
   }

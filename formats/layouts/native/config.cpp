@@ -75,6 +75,7 @@ Json weights_json(const QuantArgs& args) {
     json["symmetric_range"] = std::get<std::string>(range->second);
   }
   if (args.type == NumberType::codebook) json["codebook"] = to_string(args.codebook);
+  if (has_blocks(args)) json["block"] = block_format(*args.block).name;
   if (args.scale_dtype) json["scale_dtype"] = torch_dtype_name(*args.scale_dtype);
   if (has_real_zero_points(args)) json["zp_dtype"] = torch_dtype_name(*args.zp_dtype);
   if (args.double_quant) json["double_quant"] = true;
@@ -84,7 +85,8 @@ Json weights_json(const QuantArgs& args) {
 }
 
 QuantArgs read_weights(const Json& json, const std::string& path) {
-  static constexpr std::array kTypes = {NumberType::integer, NumberType::codebook, NumberType::plain};
+  static constexpr std::array kTypes = {NumberType::integer, NumberType::codebook, NumberType::plain,
+                                        NumberType::block};
   static constexpr std::array kStrategies = {Strategy::tensor, Strategy::channel, Strategy::group, Strategy::block,
                                              Strategy::flat};
   static constexpr std::array kCodebooks = {Codebook::learned, Codebook::nf4, Codebook::fp4, Codebook::sign};
@@ -105,6 +107,11 @@ QuantArgs read_weights(const Json& json, const std::string& path) {
   }
   if (const Json* v = given("symmetric_range")) args.observer_kwargs["symmetric_range"] = text(*v, path);
   if (const Json* v = given("codebook")) args.codebook = choice(*v, kCodebooks, path + ".codebook");
+  if (const Json* v = given("block")) {
+    const BlockFormat* format = find_block_format(text(*v, path + ".block"));
+    if (format == nullptr) fail(path + ".block", "is no block format that this version knows");
+    args.block = format->type;
+  }
   if (const Json* v = given("scale_dtype")) args.scale_dtype = dtype(*v, path + ".scale_dtype");
   if (const Json* v = given("zp_dtype")) args.zp_dtype = dtype(*v, path + ".zp_dtype");
   if (const Json* v = given("double_quant")) {

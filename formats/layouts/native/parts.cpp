@@ -9,7 +9,7 @@
 namespace quant::native {
 
 std::string format_of(const QuantArgs& args) {
-  return is_plain(args) ? "plain" : args.type == NumberType::codebook ? "codebook" : "integer";
+  return args.type == NumberType::integer ? "integer" : std::string(to_string(args.type));
 }
 
 std::string part_suffix(Part part) {
@@ -22,6 +22,8 @@ std::string part_suffix(Part part) {
       return ".weight_values";
     case Part::codes:
       return ".weight_codes";
+    case Part::blocks:
+      return ".weight_blocks";
     case Part::codebook:
       return ".weight_codebook";
     case Part::scale:
@@ -47,6 +49,7 @@ std::string part_suffix(Part part) {
 bool has_sparse_part(const QuantArgs& args) { return args.outlier_percent > 0 || args.sensitive_percent > 0; }
 
 std::vector<Part> parts_of(const QuantArgs& args, const LinearShape& linear) {
+  if (has_blocks(args)) return {Part::blocks};
   std::vector<Part> parts;
   if (linear.sparsity) {
     parts.push_back(Part::mask);
@@ -104,6 +107,8 @@ StoredTensor stored_part(Part part, const QuantArgs& args, const LinearShape& li
         return {name, DType::U8, {code_row_begin(linear.sparsity->kept, linear.rows, args.num_bits)}};
       }
       return {name, DType::U8, {linear.rows, code_row_bytes(args, linear.cols)}};
+    case Part::blocks:
+      return {name, DType::U8, {linear.rows, block_bytes(*args.block, linear.cols)}};
     case Part::codebook:
       return {name, scales, {grid.rows, grid.cols, std::uint64_t{1} << static_cast<unsigned>(args.num_bits)}};
     case Part::scale:
@@ -130,7 +135,12 @@ std::optional<std::string> why_unsupported(const Scheme& scheme, const LinearSha
   if (!scheme.weights) return std::string("weights: the scheme quantizes no weights");
   const QuantArgs& args = *scheme.weights;
   if (args.type == NumberType::floating) {
-    return std::string("weights: the layout libquant holds integers and codebooks; use compressed-tensors for floats");
+    return std::string(
+        "weights: the layout libquant holds integers, codebooks and blocks; use compressed-tensors for floats");
+  }
+  if (has_blocks(args) && linear.cols % block_format(*args.block).weights != 0) {
+    return fmt::format("weights: the {} columns of {} are not whole blocks of {}, which hold {}", linear.cols,
+                       linear.module, block_format(*args.block).name, block_format(*args.block).weights);
   }
   if (scheme.input_activations || scheme.output_activations) {
     return std::string("input_activations: the layout libquant holds weights alone");
@@ -138,6 +148,7 @@ std::optional<std::string> why_unsupported(const Scheme& scheme, const LinearSha
   if (args.actorder == ActOrder::group) {
     return std::string("weights: actorder group has no place in the layout libquant; use actorder: static");
   }
+  if (linear.sparsity && has_blocks(args)) return std::string("weights: blocks of GGUF have no place for a mask");
   if (linear.sparsity) {
     if (const auto reason = contradiction(*linear.sparsity, linear.rows, linear.cols)) {
       return fmt::format("{} {}", linear.module, *reason);

@@ -13,6 +13,7 @@ enum class Part {
   starts,  // ... and, unless all rows keep as many, how many in the rows before each
   values,  // of plain numbers, which are pruned always
   codes,
+  blocks,
   codebook,
   scale,
   scale_codes,
@@ -24,7 +25,7 @@ enum class Part {
   sparse_values
 };
 
-/// Layout::format_of: "integer", "codebook" or "plain".
+/// Layout::format_of: "integer", "codebook", "plain" or "block".
 std::string format_of(const QuantArgs& args);
 /// ".weight_codes"
 std::string part_suffix(Part part);

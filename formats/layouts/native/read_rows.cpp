@@ -178,6 +178,12 @@ void read_codes(const Job& job) {
   }
 }
 
+void read_blocks(const Job& job) {
+  const std::uint64_t row_bytes = block_bytes(*job.linear.args.block, job.linear.shape.cols);
+  const auto bytes = job.bytes(Part::blocks, job.first_row * row_bytes, job.out.blocks.size());
+  std::memcpy(job.out.blocks.data(), bytes.data(), bytes.size());
+}
+
 void read_scales(const Job& job) {
   const QuantArgs& args = job.linear.args;
   const std::uint64_t unit = job.unit();
@@ -277,8 +283,9 @@ std::vector<StoredLinear> find_linears(const Checkpoint& checkpoint) {
   }
   // Codes that config.json forgets would otherwise be copied along in silence.
   for (const TensorInfo& tensor : checkpoint.tensors()) {
-    const bool packed =
-        tensor.name.ends_with(part_suffix(Part::codes)) || tensor.name.ends_with(part_suffix(Part::values));
+    const bool packed = tensor.name.ends_with(part_suffix(Part::codes)) ||
+                        tensor.name.ends_with(part_suffix(Part::values)) ||
+                        tensor.name.ends_with(part_suffix(Part::blocks));
     if (!packed || known.contains(tensor.name)) continue;
     stored::fail(checkpoint, tensor.name, "is not of a linear that config.json lists");
   }
@@ -300,6 +307,7 @@ void read_rows(const Checkpoint& checkpoint, const StoredLinear& linear, std::ui
   out.scale_dtype = linear.scale_dtype;
   const Job job{checkpoint, linear, first_row, out};
   if (is_plain(linear.args)) return read_values(job);
+  if (has_blocks(linear.args)) return read_blocks(job);
   read_codes(job);
   read_scales(job);
   read_zero_points(job);

@@ -39,6 +39,10 @@ void check_slice(const Job& job) {
   QuantArgs args = slice.args;  // what algorithms had to keep in mind is no part of what is stored
   args.keep_zeros = job.args.keep_zeros;
   require(args == job.args, job, "other arguments");
+  if (has_blocks(job.args)) {
+    const std::uint64_t row_bytes = block_bytes(*job.args.block, job.linear.cols);
+    return require(slice.blocks.size() == slice.rows * row_bytes, job, "a wrong number of blocks");
+  }
   const std::uint64_t weights = slice.rows * slice.cols;
   const bool plain = is_plain(job.args);
   require(slice.codes.size() == (plain ? 0 : weights), job, "a wrong number of codes");
@@ -208,6 +212,9 @@ void write_rows(const QuantArgs& args, const LinearShape& linear, std::uint64_t 
         break;
       case Part::codes:
         write_codes(job, tensor);
+        break;
+      case Part::blocks:
+        sink.write(tensor, first_row * block_bytes(*args.block, linear.cols), slice.blocks);
         break;
       case Part::sparse_starts:
         write_starts(job, tensor);

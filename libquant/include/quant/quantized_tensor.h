@@ -41,6 +41,7 @@ struct SparseRows {
 ///   floating: w = element(code) * scale            (NVFP4: element(code) * (scale / global_scale))
 ///   codebook: w = codebook[code] * scale if fixed, codebook[unit][code] if learned
 ///   plain:    w = plain[r, c]
+///   block:    w = what decode_blocks makes of `blocks`, which codes and scales are a part of
 /// with scale = scales[unit], unit = [r / grid.row_extent][g], g = group_index[c] or c / grid.col_extent; flat: unit =
 /// (r * cols + c) / grid.flat. Where `sparse` has an entry its value is added. All in float32.
 struct QuantizedTensor {
@@ -57,6 +58,7 @@ struct QuantizedTensor {
   std::vector<float> real_zero_points;    ///< [grid.rows, grid.cols] where zp_dtype is a floating type, else empty
   std::vector<float> codebook;            ///< [grid.rows, grid.cols, 2^bits] if learned, [2^bits] if fixed, else empty
   CodedScales coded_scales;               ///< with double_quant: what `scales` are computed from
+  std::vector<std::byte> blocks;          ///< [rows, block_bytes(cols)] of type block; no codes and scales then
   SparseRows sparse;                      ///< with outlier_percent or sensitive_percent
   std::vector<float> plain;               ///< [rows, cols] for NumberType::plain: values of scale_dtype; else empty
   std::vector<std::uint8_t> mask;         ///< [rows, cols] of a pruned matrix: 1 kept, 0 removed, where w = 0; or empty

@@ -11,6 +11,7 @@
 #include <variant>
 #include <vector>
 
+#include "quant/block_format.h"
 #include "quant/dtype.h"
 
 namespace quant {
@@ -19,7 +20,8 @@ enum class NumberType {
   integer,
   floating,
   codebook,  ///< codes are places in a table of values; what the table holds is QuantArgs::codebook
-  plain      ///< floating-point numbers as they are, without codes: weights that are only pruned
+  plain,     ///< floating-point numbers as they are, without codes: weights that are only pruned
+  block      ///< packed blocks of GGUF files, kept as they are; which is QuantArgs::block
 };
 enum class Strategy {
   tensor,
@@ -76,6 +78,7 @@ struct QuantArgs {
   double outlier_threshold = 0;
   /// Weights that are exactly 0 get codes whose value is exactly 0: a pruned matrix stays as sparse as it is.
   bool keep_zeros = false;
+  std::optional<BlockType> block = std::nullopt;  ///< of type block: then num_bits and group_size follow from it
 
   friend bool operator==(const QuantArgs&, const QuantArgs&) = default;
 };
@@ -97,8 +100,9 @@ std::string_view to_string(Codebook);
 std::string_view to_string(ActOrder);
 
 /// The preset of that name (case-insensitive; without targets), or nothing. Source: compressed-tensors quant_scheme.py.
+/// Block formats are presets as well: "Q4_K", or "GGUF_MXFP4" where the name alone means another one.
 std::optional<Scheme> preset_scheme(std::string_view name);
-/// All preset names in their usual order and spelling.
+/// All preset names in their usual order and spelling, without those of block formats.
 const std::vector<std::string_view>& preset_names();
 
 /// Fills in what follows from other fields (strategy from group_size, default observer) and returns every rule of
@@ -117,11 +121,13 @@ DType element_dtype(const QuantArgs& args);
 /// Of weights that stay floating-point numbers of their own type.
 QuantArgs plain_args();
 bool is_plain(const QuantArgs& args);
+bool has_codes(const QuantArgs& args);  ///< neither plain nor blocks
 bool is_mx(const QuantArgs& args);                 ///< MXFP4, MXFP8: power-of-two (E8M0) scales over 32 columns
 bool is_nvfp4(const QuantArgs& args);              ///< E2M1, E4M3 scales over 16 columns and one F32 global scale
 bool is_ternary(const QuantArgs& args);            ///< -1, 0 and 1: symmetric 2-bit integers of the restricted range
 bool has_fixed_codebook(const QuantArgs& args);    ///< NF4, FP4 or signs: one table, and scales
 bool has_learned_codebook(const QuantArgs& args);  ///< tables of its own, and no scales
+bool has_blocks(const QuantArgs& args);            ///< type block: QuantizedTensor::blocks instead of codes and scales
 bool has_real_zero_points(const QuantArgs& args);  ///< asymmetric integers whose zp_dtype is a floating type
 /// Something of the scheme is found from the whole tensor before its first row is coded (Quantizer::prepare).
 bool needs_whole_tensor(const QuantArgs& args);
@@ -155,5 +161,7 @@ std::uint64_t first_scale(const QuantArgs& args, std::uint64_t row, std::uint64_
 
 /// A short human name: "int4 sym group 128", "fp8-e4m3 channel".
 std::string describe(const QuantArgs& args);
+/// The arguments of a block format.
+QuantArgs block_args(BlockType type);
 
 }  // namespace quant

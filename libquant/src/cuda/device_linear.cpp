@@ -4,6 +4,7 @@
 
 #include "forward/row_quantizer.h"
 #include "linalg/parallel.h"
+#include "quant/error.h"
 
 namespace quant::cuda {
 namespace {
@@ -68,6 +69,10 @@ DeviceLinear::DeviceLinear(Backend& backend, const QuantizedTensor& weight, std:
     set_tiles(*packed);
     int8_ = packed->int8();
     return;
+  }
+  if (has_blocks(weight.args)) {
+    throw Error(ErrorCode::unsupported, "there are no CUDA kernels for weights of " + describe(weight.args),
+                "multiply with the dequantized weights", "NoCudaKernels");
   }
   set_plain(pack_plain(weight, threads));
   int8_ = weight.args.type == NumberType::integer && weight.real_zero_points.empty();

@@ -38,6 +38,7 @@ std::optional<CodeForm> form_of(const QuantizedTensor& weight) {
     form.offset = 1 << (form.bits - 1);
     return form;
   }
+  if (has_blocks(args)) return std::nullopt;
   if (args.type == NumberType::codebook) {
     const std::size_t values = std::size_t{1} << static_cast<unsigned>(args.num_bits);
     if (args.num_bits > 4 || weight.codebook.size() != values) return std::nullopt;

@@ -112,8 +112,8 @@ std::vector<float> ModelWeights::read(const LinearWeight& weight, int threads) c
 
 const StoredLinear* ModelWeights::stored_linear(const LinearWeight& weight) const {
   const LogicalTensor* tensor = tensors_.find(weight.tensor);
-  const bool own = tensor != nullptr && tensor->linear != nullptr && !weight.transposed && weight.slice < 0 &&
-                   tensor->rows == weight.rows && tensor->cols == weight.cols && !is_plain(tensor->linear->args);
+  const bool own = tensor != nullptr && tensor->linear != nullptr && has_codes(tensor->linear->args) &&
+                   !weight.transposed && weight.slice < 0 && tensor->rows == weight.rows && tensor->cols == weight.cols;
   if (!own || replaced_.contains(weight.tensor) || replaced_.contains(slice_key(weight.tensor, weight.slice))) {
     return nullptr;
   }

@@ -63,6 +63,7 @@ std::optional<CodeForm> codebook_form(const QuantizedTensor& weight) {
 std::optional<CodeForm> form_of(const QuantizedTensor& weight) {
   if (weight.args.type == NumberType::integer) return integer_form(weight.args);
   if (weight.args.type == NumberType::codebook) return codebook_form(weight);
+  if (has_blocks(weight.args)) return std::nullopt;
   CodeForm form;
   const DType type = element_dtype(weight.args);
   if (type == DType::F4) {

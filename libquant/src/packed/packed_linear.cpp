@@ -272,7 +272,7 @@ PackedLinear::PackedLinear(const QuantizedTensor& weight, std::span<const float>
   state_->cols = weight.cols;
   state_->bias.assign(bias.begin(), bias.end());
   state_->table = &cpu::packed_table(isa);
-  if (weight.codes.empty()) return;
+  if (weight.codes.empty() && weight.blocks.empty()) return;
   state_->matrix = packed::pack_matrix(weight, threads);
   if (!state_->matrix) state_->by_rows = packed::pack_rows(weight, state_->table->half_tables, threads);
   if (has_kernel()) {

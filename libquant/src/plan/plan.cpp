@@ -146,7 +146,7 @@ void add_linear(const Module& module, const Assignment& assignment, std::size_t 
   linear.modifier = coded ? static_cast<std::size_t>(assignment.modifier) : assignment.pruning.back().first;
   linear.scheme = group;
   linear.rule = coded ? assignment.rule : assignment.pruning.back().second;
-  plan_detail::add_pruning(assignment, algorithms, linear);
+  plan_detail::add_pruning(plan, assignment, algorithms, linear);
   plan.linears.push_back(std::move(linear));
 }
 
@@ -376,7 +376,7 @@ void finish_plan(const ModelOutline& outline, const std::vector<ModifierAlgorith
   if (dense > 0 && plan.layout->omits_zeros()) {
     plan.warnings.push_back(
         fmt::format("the zeros of {} pruned linear{} are stored: how many there will be is not known "
-                    "beforehand (zeros that the model has, several patterns, ragged blocks)",
+                    "beforehand (zeros that the model has, several patterns, ragged blocks), or they lie in blocks of GGUF",
                     dense, dense == 1 ? "" : "s"));
   }
   // Pruned tensors that lie in the output like any other are linears that stay unquantized.

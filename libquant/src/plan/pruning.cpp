@@ -48,14 +48,14 @@ std::uint64_t pruning_bytes(const PlannedLinear& linear) {
 
 namespace plan_detail {
 
-void add_pruning(const Assignment& assignment, const std::vector<ModifierAlgorithm>& algorithms,
+void add_pruning(const Plan& plan, const Assignment& assignment, const std::vector<ModifierAlgorithm>& algorithms,
                  PlannedLinear& linear) {
   for (const auto& [modifier, rule] : assignment.pruning) {
     const Sparsifier* sparsifier = algorithms[modifier].sparsifier;
     if (sparsifier == nullptr) continue;
     linear.pruning.push_back({modifier, rule, sparsifier->pattern(linear.shape.module)});
   }
-  if (linear.pruning.size() != 1) return;
+  if (linear.pruning.size() != 1 || has_blocks(*plan.groups[linear.scheme].scheme.weights)) return;
   const PlannedPruning& only = linear.pruning.front();
   const auto kept = algorithms[only.modifier].sparsifier->kept(only.pattern, linear.shape.rows, linear.shape.cols);
   if (kept) linear.shape.sparsity = StoredSparsity{*kept, only.pattern.keep, only.pattern.of};

@@ -35,7 +35,8 @@ std::uint64_t pruning_bytes(const PlannedLinear& linear);
 namespace plan_detail {
 
 /// Records the sparsifiers of an assignment in a linear, with the patterns that they ask for.
-void add_pruning(const Assignment& assignment, const std::vector<ModifierAlgorithm>& algorithms, PlannedLinear& linear);
+void add_pruning(const Plan& plan, const Assignment& assignment, const std::vector<ModifierAlgorithm>& algorithms,
+                 PlannedLinear& linear);
 /// The scheme of linears that modifier `m` prunes and nothing quantizes; made when first asked for.
 std::size_t plain_group(Plan& plan, std::size_t modifier);
 /// Why a linear cannot be pruned so, as sentences.

@@ -1,0 +1,45 @@
+// What `quant convert` was told, and what it does for each kind of destination.
+#pragma once
+
+#include <optional>
+#include <string>
+
+#include "session.h"
+
+namespace quant::cli {
+
+struct ConvertCommand {
+  std::string input;
+  std::string output, output_option;
+  std::string to;
+  std::string container;
+  std::string scheme;
+  std::string shard_size = "5G";
+  std::string type, embedding_type, head_type, encoder = "search", importance, pre_tokenizer;
+  int compression = 4;
+  int threads = 0;
+  bool requantize = false;
+  bool weights_only = false;
+  bool overwrite_partial = false;
+  bool quiet = false;
+  const CLI::App* command = nullptr;  ///< tells which options were given
+};
+
+/// What --to and --container together ask for.
+struct Destination {
+  std::string layout;  ///< empty: as it is
+  std::optional<std::string> format;
+  std::string container;
+};
+
+/// OUT or --output. Throws Error{usage} if there is none or both.
+std::string output_of(const ConvertCommand& options);
+
+/// Copies every tensor as it is.
+int copy_into_container(const ConvertCommand& options, const Destination& where, Session& session);
+int convert_into_layout(const ConvertCommand& options, const Destination& where, Session& session);
+int convert_into_gguf(const ConvertCommand& options, Session& session);
+/// `options.to`: imatrix or imatrix-legacy.
+int convert_into_imatrix(const ConvertCommand& options, Session& session);
+
+}  // namespace quant::cli

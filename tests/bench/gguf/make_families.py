@@ -1,0 +1,45 @@
+"""Small random models of the families that --to gguf knows, with the example model's tokenizer.
+
+usage: make_families.py OUT_DIR      (needs torch and transformers)
+"""
+import pathlib
+import shutil
+import sys
+
+import torch
+import transformers as tf
+
+EXAMPLE = pathlib.Path(__file__).resolve().parents[3] / "examples" / "tiny-llama-novels"
+BASE = dict(vocab_size=4096, hidden_size=256, intermediate_size=512, num_hidden_layers=3, num_attention_heads=8,
+            num_key_value_heads=4, max_position_embeddings=512, bos_token_id=0, eos_token_id=1, pad_token_id=None)
+LLAMA3 = {"rope_type": "llama3", "rope_theta": 10000.0, "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0,
+          "original_max_position_embeddings": 64}
+FAMILIES = {
+    "llama": tf.LlamaConfig(**BASE, tie_word_embeddings=False),
+    "llama_bias": tf.LlamaConfig(**BASE, head_dim=64, attention_bias=True),
+    "llama3_rope": tf.LlamaConfig(**BASE, rope_parameters=LLAMA3),
+    "mistral": tf.MistralConfig(**BASE, head_dim=32, sliding_window=None),
+    "qwen2": tf.Qwen2Config(**BASE),
+    "qwen3": tf.Qwen3Config(**BASE, head_dim=64),
+    "gemma": tf.GemmaConfig(**BASE, head_dim=32),
+    "gemma2": tf.Gemma2Config(**BASE, head_dim=32, sliding_window=64, query_pre_attn_scalar=32),
+    "phi3": tf.Phi3Config(**BASE),
+}
+
+
+def main():
+    out = pathlib.Path(sys.argv[1])
+    for name, config in FAMILIES.items():
+        torch.manual_seed(1)
+        model = tf.AutoModelForCausalLM.from_config(config)
+        for parameter_name, parameter in model.named_parameters():
+            if parameter.dim() == 1:  # norms and biases that show where they go
+                parameter.data += 0.1 * torch.randn_like(parameter)
+            else:
+                parameter.data *= 2.5
+        model.float().save_pretrained(out / name)
+        for file in ("tokenizer.json", "tokenizer_config.json"):
+            shutil.copy(EXAMPLE / file, out / name / file)
+
+
+main()
