@@ -70,7 +70,7 @@ void Sweep::run() {
 }
 
 // So that all blocks together remove exactly the matrix's share: what is to be gone by the end of this one, less what
-// is to be gone before it.
+// is gone before it, which is more than its share where weights had been removed earlier.
 std::uint64_t Sweep::removed_of(std::uint64_t first, std::uint64_t end) const {
   const std::uint64_t height =
       std::clamp<std::uint64_t>(pattern_.block_rows, 1, std::max<std::uint64_t>(1, matrix_.rows));
@@ -80,7 +80,8 @@ std::uint64_t Sweep::removed_of(std::uint64_t first, std::uint64_t end) const {
   const auto by = [&](std::uint64_t column) {
     return shared::share_of(down * ((column + width - 1) / width), pattern_.sparsity);
   };
-  return by(end) - by(first);
+  const std::uint64_t before = pattern_.blocks() ? by(first) : removed_;
+  return by(end) - std::min(before, by(end));
 }
 
 void Sweep::choose(std::uint64_t first, std::uint64_t end) {
@@ -92,6 +93,7 @@ void Sweep::choose(std::uint64_t first, std::uint64_t end) {
   };
   shared::remove_smallest(matrix_.rows, width, scores, pattern_, shared::Compared::matrix, left_, threads_,
                           removed_of(first, end));
+  removed_ += static_cast<std::uint64_t>(std::count(left_.begin(), left_.end(), 0));
 }
 
 void Sweep::choose_by_reference(std::uint64_t first, std::uint64_t end) {

@@ -48,6 +48,7 @@ class Sweep {
   std::vector<float> errors_;       // [rows, block]
   std::vector<float> factor_;       // the block's part of U, dense
   std::vector<std::uint8_t> left_;  // the block's part of the mask, dense
+  std::uint64_t removed_ = 0;       // weights of the blocks behind, without pattern
 };
 
 }  // namespace quant::sparsegpt

@@ -138,11 +138,15 @@ TEST_CASE("zeros stay exactly zero beside a sparse part") {
 }
 
 TEST_CASE("zeros stay exactly zero where errors are passed on") {
+  std::size_t turn = 0;
   for (const Named& named : quantizers(true)) {
     const auto& quantizer = dynamic_cast<const CalibratedQuantizer&>(*named.algorithm);
     for (const QuantArgs& args : kept_schemes()) {
       if (quantizer.unsupported(args)) continue;
+      ++turn;
       for (const auto& [rows, cols] : kShapes) {
+        // Several blocks of columns take 100 times as long as one: each scheme has them for some of the ways.
+        if (cols > 128 && turn % 7 != 0) continue;
         const Weights weights = sparse_weights(rows, cols, DType::F32);
         InputStatistics inputs = correlated_inputs(cols, 300);
         inputs.cross_gram = inputs.gram;

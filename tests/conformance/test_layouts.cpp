@@ -69,14 +69,6 @@ QuantizedTensor sample(const Layout& layout, const QuantArgs& args, std::uint64_
   return tensor;
 }
 
-std::vector<float> values_of(const QuantizedTensor& tensor) {
-  std::vector<float> values(tensor.rows * tensor.cols);
-  for (std::uint64_t r = 0; r < tensor.rows; ++r) {
-    dequantize_row(tensor, r, std::span(values).subspan(r * tensor.cols, tensor.cols));
-  }
-  return values;
-}
-
 /// Writes, reads at once and in parts, and compares values.
 void round_trip(const Layout& layout, const QuantArgs& args, std::uint64_t rows, std::uint64_t cols) {
   Scheme scheme;

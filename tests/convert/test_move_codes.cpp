@@ -21,14 +21,6 @@ QuantizedTensor random_integers(const QuantArgs& args, std::uint64_t rows, std::
   return tensor;
 }
 
-std::vector<float> values_of(const QuantizedTensor& tensor) {
-  std::vector<float> values(tensor.rows * tensor.cols);
-  for (std::uint64_t r = 0; r < tensor.rows; ++r) {
-    dequantize_row(tensor, r, std::span(values).subspan(r * tensor.cols, tensor.cols));
-  }
-  return values;
-}
-
 QuantArgs with_strategy(QuantArgs args, Strategy strategy) {
   args.strategy = strategy;
   args.group_size.reset();

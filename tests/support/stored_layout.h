@@ -70,6 +70,15 @@ inline MemoryCheckpoint stored_checkpoint(const Layout& layout, const Scheme& sc
   return checkpoint;
 }
 
+/// All values of a tensor, by its definition.
+inline std::vector<float> values_of(const QuantizedTensor& tensor) {
+  std::vector<float> values(tensor.rows * tensor.cols);
+  for (std::uint64_t r = 0; r < tensor.rows; ++r) {
+    dequantize_row(tensor, r, std::span(values).subspan(r * tensor.cols, tensor.cols));
+  }
+  return values;
+}
+
 /// The error of reading every linear of a checkpoint that is not as it should be; empty if there is none.
 inline std::string read_error(const Layout& layout, const MemoryCheckpoint& checkpoint) {
   try {

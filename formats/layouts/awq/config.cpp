@@ -10,19 +10,8 @@ namespace quant::awq_layout {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-[[noreturn]] void fail(const std::string& key, std::string_view expected) {
-  throw Error(ErrorCode::corrupt_file, fmt::format("quantization_config.{} is not {}", key, expected), "",
-              "BadQuantizationConfig");
-}
-
-const Json* find(const Json& config, std::initializer_list<const char*> keys) {
-  for (const char* key : keys) {
-    const auto found = config.find(key);
-    if (found != config.end() && !found->is_null()) return &*found;
-  }
-  return nullptr;
-}
+using stored::fail_key;
+using stored::first_of;
 
 [[noreturn]] void refuse(const std::string& what) {
   throw Error(ErrorCode::unsupported, fmt::format("AWQ weights {} cannot be read", what),
@@ -30,9 +19,9 @@ const Json* find(const Json& config, std::initializer_list<const char*> keys) {
 }
 
 Form read_form(const Json& config) {
-  const Json* name = find(config, {"version", "format", "checkpoint_format"});
+  const Json* name = first_of(config, {"version", "format", "checkpoint_format"});
   if (name == nullptr) return Form::gemm;
-  if (!name->is_string()) fail("version", "text");
+  if (!name->is_string()) fail_key("version", "text");
   std::string text = name->get<std::string>();
   std::transform(text.begin(), text.end(), text.begin(), [](char c) {
     return c == '-' ? '_' : c >= 'A' && c <= 'Z' ? static_cast<char>(c - 'A' + 'a') : c;
@@ -86,16 +75,16 @@ Label read_label(const ModelConfig& model) {
   const Json config = stored::method_config(model, {"awq"});
   Label label;
   if (!config.is_object()) return label;
-  if (const Json* bits = find(config, {"bits", "w_bit"})) {
-    if (!bits->is_number_integer()) fail("bits", "a whole number");
+  if (const Json* bits = first_of(config, {"bits", "w_bit"})) {
+    if (!bits->is_number_integer()) fail_key("bits", "a whole number");
     if (*bits != kBits) refuse(fmt::format("of {} bits", bits->dump()));
   }
-  if (const Json* group = find(config, {"group_size", "q_group_size"})) {
+  if (const Json* group = first_of(config, {"group_size", "q_group_size"})) {
     constexpr std::int64_t kLargest = 1 << 30;
-    if (!group->is_number_integer()) fail("group_size", "a whole number");
+    if (!group->is_number_integer()) fail_key("group_size", "a whole number");
     const bool fits = !group->is_number_unsigned() || group->get<std::uint64_t>() <= kLargest;
     label.group_size = fits ? group->get<std::int64_t>() : -2;
-    if (label.group_size < -1 || label.group_size == 0) fail("group_size", "-1 or a positive number below 2^30");
+    if (label.group_size < -1 || label.group_size == 0) fail_key("group_size", "-1 or a positive number below 2^30");
   }
   label.form = read_form(config);
   return label;

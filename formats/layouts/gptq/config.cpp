@@ -12,29 +12,17 @@ namespace quant::gptq_layout {
 namespace {
 
 using Json = nlohmann::ordered_json;
-
-[[noreturn]] void fail(const std::string& key, std::string_view expected) {
-  throw Error(ErrorCode::corrupt_file, fmt::format("quantization_config.{} is not {}", key, expected), "",
-              "BadQuantizationConfig");
-}
-
-// The first of the keys that is there and not null.
-const Json* find(const Json& config, std::initializer_list<const char*> keys) {
-  for (const char* key : keys) {
-    const auto found = config.find(key);
-    if (found != config.end() && !found->is_null()) return &*found;
-  }
-  return nullptr;
-}
+using stored::fail_key;
+using stored::first_of;
 
 std::int64_t integer(const Json& value, const char* key) {
   constexpr std::int64_t kLargest = 1 << 30;
-  if (!value.is_number_integer()) fail(key, "a whole number");
+  if (!value.is_number_integer()) fail_key(key, "a whole number");
   if (value.is_number_unsigned() && value.get<std::uint64_t>() > static_cast<std::uint64_t>(kLargest)) {
-    fail(key, "a number below 2^30");
+    fail_key(key, "a number below 2^30");
   }
   const auto number = value.get<std::int64_t>();
-  if (number < -1) fail(key, "-1 or more");
+  if (number < -1) fail_key(key, "-1 or more");
   return number;
 }
 
@@ -44,15 +32,15 @@ std::int64_t integer(const Json& value, const char* key) {
 }
 
 Version read_version(const Json& config) {
-  if (const Json* marlin = find(config, {"is_marlin_format"}); marlin != nullptr && *marlin == true) {
+  if (const Json* marlin = first_of(config, {"is_marlin_format"}); marlin != nullptr && *marlin == true) {
     refuse_packing("marlin");
   }
-  if (const Json* words = find(config, {"pack_dtype"}); words != nullptr && *words != "int32") {
+  if (const Json* words = first_of(config, {"pack_dtype"}); words != nullptr && *words != "int32") {
     refuse_packing(words->is_string() ? words->get_ref<const std::string&>() : "unknown words");
   }
-  const Json* format = find(config, {"checkpoint_format", "format"});
+  const Json* format = first_of(config, {"checkpoint_format", "format"});
   if (format == nullptr) return Version::v1;
-  if (!format->is_string()) fail("checkpoint_format", "text");
+  if (!format->is_string()) fail_key("checkpoint_format", "text");
   const auto& name = format->get_ref<const std::string&>();
   if (name == "gemm") return Version::v1;  // how version 1 was called at first
   const auto version = parse_version(name);
@@ -65,9 +53,9 @@ bool is_gptqmodel(const Json& name) {
 }
 
 bool written_by_gptqmodel(const Json& config) {
-  const Json* meta = find(config, {"meta"});
+  const Json* meta = first_of(config, {"meta"});
   if (meta == nullptr || !meta->is_object()) return false;
-  const Json* writers = find(*meta, {"quantizer", "packer"});
+  const Json* writers = first_of(*meta, {"quantizer", "packer"});
   if (writers == nullptr) return false;
   return is_gptqmodel(*writers) || (writers->is_array() && std::any_of(writers->begin(), writers->end(), is_gptqmodel));
 }
@@ -126,10 +114,10 @@ Label read_label(const ModelConfig& model) {
   const Json config = stored::method_config(model, {"gptq"});
   Label label;
   if (!config.is_object()) return label;
-  if (const Json* bits = find(config, {"bits"})) label.bits = static_cast<int>(integer(*bits, "bits"));
-  if (const Json* group = find(config, {"group_size"})) label.group_size = integer(*group, "group_size");
-  if (const Json* sym = find(config, {"sym"})) {
-    if (!sym->is_boolean()) fail("sym", "true or false");
+  if (const Json* bits = first_of(config, {"bits"})) label.bits = static_cast<int>(integer(*bits, "bits"));
+  if (const Json* group = first_of(config, {"group_size"})) label.group_size = integer(*group, "group_size");
+  if (const Json* sym = first_of(config, {"sym"})) {
+    if (!sym->is_boolean()) fail_key("sym", "true or false");
     label.symmetric = sym->get<bool>();
   }
   label.version = read_version(config);

@@ -144,23 +144,11 @@ StoredLinear Inspector::inspect() const {
   return linear;
 }
 
-// What linears leave behind where the tensor that makes them known is gone; it would be copied along in silence.
-void reject_orphans(const Checkpoint& checkpoint) {
-  for (const TensorInfo& tensor : checkpoint.tensors()) {
-    for (const std::string_view suffix : {".qzeros", ".scales", ".g_idx"}) {
-      if (!tensor.name.ends_with(suffix)) continue;
-      const std::string module = tensor.name.substr(0, tensor.name.size() - suffix.size());
-      if (checkpoint.find(module + std::string(kCodes)) != nullptr) continue;
-      stored::fail(checkpoint, tensor.name, "has no qweight beside it");
-    }
-  }
-}
-
 }  // namespace
 
 std::vector<StoredLinear> find_linears(const Checkpoint& checkpoint) {
   const Label label = read_label(checkpoint.config());
-  reject_orphans(checkpoint);
+  stored::reject_orphans(checkpoint, kCodes, {".qzeros", ".scales", ".g_idx"});
   std::vector<StoredLinear> linears;
   for (const TensorInfo& tensor : checkpoint.tensors()) {
     if (!tensor.name.ends_with(kCodes)) continue;

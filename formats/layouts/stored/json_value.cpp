@@ -57,4 +57,17 @@ Json method_config(const ModelConfig& model, std::initializer_list<std::string_v
   return nullptr;
 }
 
+const Json* first_of(const Json& config, std::initializer_list<const char*> keys) {
+  for (const char* key : keys) {
+    const auto found = config.find(key);
+    if (found != config.end() && !found->is_null()) return &*found;
+  }
+  return nullptr;
+}
+
+void fail_key(const std::string& key, std::string_view expected) {
+  throw Error(ErrorCode::corrupt_file, fmt::format("quantization_config.{} is not {}", key, expected), "",
+              "BadQuantizationConfig");
+}
+
 }  // namespace quant::stored

@@ -24,4 +24,9 @@ std::string config_text(const nlohmann::ordered_json& root);
 /// `methods`; else null. Never throws quant::Error.
 nlohmann::ordered_json method_config(const ModelConfig& model, std::initializer_list<std::string_view> methods);
 
+/// The first of the keys of `config` that is there and not null; null if none is.
+const nlohmann::ordered_json* first_of(const nlohmann::ordered_json& config, std::initializer_list<const char*> keys);
+/// Throws Error{corrupt_file}: quantization_config.<key> is not <expected>.
+[[noreturn]] void fail_key(const std::string& key, std::string_view expected);
+
 }  // namespace quant::stored

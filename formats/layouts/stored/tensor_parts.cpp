@@ -46,6 +46,18 @@ const TensorInfo& need_tensor(const Checkpoint& checkpoint, const std::string& n
   return *info;
 }
 
+void reject_orphans(const Checkpoint& checkpoint, std::string_view codes,
+                    std::initializer_list<std::string_view> suffixes) {
+  for (const TensorInfo& tensor : checkpoint.tensors()) {
+    for (const std::string_view suffix : suffixes) {
+      if (!tensor.name.ends_with(suffix)) continue;
+      const std::string module = tensor.name.substr(0, tensor.name.size() - suffix.size());
+      if (checkpoint.find(module + std::string(codes)) != nullptr) continue;
+      fail(checkpoint, tensor.name, fmt::format("has no {} beside it", codes.substr(1)));
+    }
+  }
+}
+
 std::span<const std::byte> bytes_of(const Checkpoint& checkpoint, const TensorInfo& info, std::uint64_t offset,
                                     std::uint64_t size) {
   const auto all = checkpoint.view(info).bytes;

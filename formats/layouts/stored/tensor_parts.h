@@ -4,6 +4,7 @@
 #include <initializer_list>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "quant/checkpoint.h"
@@ -17,6 +18,10 @@ std::vector<std::byte> float_bytes(DType type, std::span<const float> values);
 /// or of another shape (empty `types` or no `shape`: not checked).
 const TensorInfo& need_tensor(const Checkpoint& checkpoint, const std::string& name, std::initializer_list<DType> types,
                               const Shape* shape);
+/// Throws Error{corrupt_file} for a tensor of one of the suffixes without the one of suffix `codes` that makes its
+/// linear known: it would be copied along in silence.
+void reject_orphans(const Checkpoint& checkpoint, std::string_view codes,
+                    std::initializer_list<std::string_view> suffixes);
 [[noreturn]] void fail(const Checkpoint& checkpoint, const std::string& tensor, const std::string& problem);
 
 /// Elements [first, first + out.size()) as float32; throws Error{corrupt_file} past the end and for values that are not

@@ -24,6 +24,14 @@ bool has_parts(const InputStatistics& found, const CalibrationNeeds& needs, std:
 InputStatistics imported_statistics(const Plan& plan, const Program& program, const InputUnit& unit) {
   const std::string& module = plan.linears[unit.linears.front().linear].shape.module;
   InputStatistics found = plan.work->statistics->read(module, unit.asked);
+  if (unit.asked.square && found.square.empty()) {  // files of earlier versions have Gram matrices only
+    CalibrationNeeds gram;
+    gram.gram = true;
+    const InputStatistics instead = plan.work->statistics->read(module, gram);
+    for (std::uint64_t c = 0; !instead.gram.empty() && c < found.cols; ++c) {
+      found.square.push_back(instead.gram[c * found.cols + c]);
+    }
+  }
   if (!has_parts(found, unit.asked, program.values[static_cast<std::size_t>(unit.value)].width)) {
     throw Error(ErrorCode::corrupt_file,
                 plan.options.calibration.statistics.string() + ": the statistics of " + module +

@@ -30,7 +30,7 @@ std::string missing_parts(const CalibrationNeeds& needs, const CalibrationNeeds&
   add(needs.absmax, found.absmax, "absmax");
   add(needs.mean_abs, found.mean_abs, "mean_abs");
   add(needs.mean, found.mean, "mean");
-  add(needs.square, found.square, "square");
+  add(needs.square, found.square || found.gram, "square");
   add(needs.gram, found.gram, "a Gram matrix");
   add(needs.rows, found.rows, "rows");
   return text;
