@@ -177,7 +177,7 @@ ManPage command_page(const CLI::App& command, const std::string& version) {
 }
 
 ManPage program_page(const CLI::App& program, const std::string& version) {
-  const std::string name = program.get_name();
+  const std::string& name = program.get_name();
   std::string text = heading(program, version, program.get_description());
   text += man::section("SYNOPSIS") + fmt::format(
                                          "\\fB{0}\\fR \\fIcommand\\fR [\\fIoption\\fR ...]\n.br\n"
