@@ -60,12 +60,12 @@ class StructuredRun {
   void check_space() const {
     std::error_code failed;
     const auto space = std::filesystem::space(directory_.path(), failed);
-    if (failed || space.available >= plan_.output_bytes) return;
-    throw Error(
-        ErrorCode::io,
-        fmt::format("{} has {:.1f} MB free, the output needs {:.1f} MB", directory_.path().parent_path().string(),
-                    static_cast<double>(space.available) / 1e6, static_cast<double>(plan_.output_bytes) / 1e6),
-        "free some space or choose another output");
+    const std::uint64_t needed = plan_.output_bytes + (plan_.calibration ? plan_.calibration->disk_bytes : 0);
+    if (failed || space.available >= needed) return;
+    throw Error(ErrorCode::io,
+                fmt::format("{} has {:.1f} MB free, the run needs {:.1f} MB", directory_.path().parent_path().string(),
+                            static_cast<double>(space.available) / 1e6, static_cast<double>(needed) / 1e6),
+                "free some space or choose another output");
   }
 
   RunReport make() {
