@@ -374,10 +374,10 @@ void finish_plan(const ModelOutline& outline, const std::vector<ModifierAlgorith
     return !linear.pruning.empty() && !linear.shape.sparsity;
   });
   if (dense > 0 && plan.layout->omits_zeros()) {
-    plan.warnings.push_back(
-        fmt::format("the zeros of {} pruned linear{} are stored: how many there will be is not known "
-                    "beforehand (zeros that the model has, several patterns, ragged blocks), or they lie in blocks of GGUF",
-                    dense, dense == 1 ? "" : "s"));
+    plan.warnings.push_back(fmt::format(
+        "the zeros of {} pruned linear{} are stored: how many there will be is not known "
+        "beforehand (zeros that the model has, several patterns, ragged blocks), or they lie in blocks of GGUF",
+        dense, dense == 1 ? "" : "s"));
   }
   // Pruned tensors that lie in the output like any other are linears that stay unquantized.
   for (const PlannedLinear& linear : plan.linears) {
