@@ -165,7 +165,7 @@ std::string worst_text(const RunReport& report) {
     const WeightMetrics metrics = summarize(layer.sums);
     std::vector<std::string> row = {layer.module, layer.scheme};
     const OutputErrors* output = output_of(layer);
-    if (outputs) row.push_back(output == nullptr ? "" : nmse_text(summarize(*output).nmse));
+    if (outputs) row.push_back(output == nullptr ? "not measured" : nmse_text(summarize(*output).nmse));
     row.push_back(sqnr_text(metrics.sqnr_db));
     row.push_back(nmse_text(metrics.nmse));
     table.add(row);

@@ -39,6 +39,7 @@ std::vector<ModuleSparsity> resolve(const PlanRequest& request, const Plan& plan
   SparsityProfileOptions options;
   options.product = request.product == "bf16" ? ProductType::bf16 : ProductType::f32;
   options.threads = request.threads;
+  options.memory = plan.options.memory_bytes;
   options.stop = watch_interrupts();
   ProgressLine line("sharing out sparsity", quiet);
   if (line.enabled()) {

@@ -110,7 +110,8 @@ Json plan_json(const StructuredPlan& plan) {
     json["calibration"] = {{"source", plan.calibration->source},
                            {"sequences", plan.calibration->sequences},
                            {"tokens", plan.calibration->tokens},
-                           {"second_stream", plan.calibration->second_stream}};
+                           {"second_stream", plan.calibration->second_stream},
+                           {"disk_bytes", plan.calibration->disk_bytes}};
   }
   return json;
 }
@@ -133,6 +134,9 @@ std::string plan_text(const StructuredPlan& plan) {
                            human_bytes(plan.output_bytes))},
       {"peak memory", human_bytes(plan.peak_memory)}};
   if (plan.calibration) {
+    if (plan.calibration->disk_bytes > 0) {
+      fields.emplace_back("temporary files", "up to " + human_bytes(plan.calibration->disk_bytes));
+    }
     fields.emplace_back("calibration",
                         fmt::format("{}: {} of {} tokens", plan.calibration->source,
                                     counted(plan.calibration->sequences, "sequence"), plan.calibration->tokens));

@@ -15,6 +15,10 @@ class Constant final : public Sparsifier {
                                     std::uint64_t /*cols*/) const override {
     return std::nullopt;
   }
+  std::uint64_t scratch_bytes(const SparsityPattern& /*pattern*/, std::uint64_t /*rows*/, std::uint64_t /*cols*/,
+                              int /*threads*/) const override {
+    return 0;
+  }
   void prune(std::span<PruneTask> group, const InputStatistics& /*inputs*/, const RunContext& context) const override {
     for (PruneTask& task : group) shared::begin_pruning(task, context, true);
   }

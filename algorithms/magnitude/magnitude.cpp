@@ -22,7 +22,12 @@ class Magnitude final : public Sparsifier {
   Magnitude(shared::SparsityRule rule, bool keep_zeros, const RefitOptions& refit)
       : rule_(std::move(rule)), keep_zeros_(keep_zeros), refit_(refit) {}
 
-  CalibrationNeeds needs() const override { return refit_needs(refit_); }
+  CalibrationNeeds needs() const override {
+    CalibrationNeeds needs = refit_needs(refit_);
+    needs.mean = rule_.corrects_bias();
+    return needs;
+  }
+  bool corrects_bias() const override { return rule_.corrects_bias(); }
   SparsityPattern pattern(const std::string& module) const override { return rule_.pattern(module); }
   std::optional<std::uint64_t> kept(const SparsityPattern& pattern, std::uint64_t rows,
                                     std::uint64_t cols) const override {
@@ -47,6 +52,11 @@ class Magnitude final : public Sparsifier {
   }
   double operations(std::uint64_t rows, std::uint64_t cols) const override {
     return refit::operations(refit_, rows, cols);
+  }
+  std::uint64_t scratch_bytes(const SparsityPattern& pattern, std::uint64_t rows, std::uint64_t cols,
+                              int threads) const override {
+    return refit::original_bytes(refit_, rows, cols) +
+           std::max(shared::selection_bytes(pattern, rows, cols, threads), refit::scratch_bytes(refit_, rows, cols));
   }
 
  private:

@@ -125,4 +125,9 @@ bool search_mask(const Metric& metric, std::span<const float> weight, std::uint6
   return MaskSearch(metric, rows, pattern, context).run(weight, mask);
 }
 
+std::uint64_t search_bytes(std::uint64_t rows, std::uint64_t n) {
+  // H, its inverse, and two triangles; five matrices of the weight's size and the mask as it was.
+  return 4 * n * n * sizeof(float) + rows * n * (5 * sizeof(float) + 1);
+}
+
 }  // namespace quant::refit

@@ -17,4 +17,7 @@ namespace quant::refit {
 bool search_mask(const Metric& metric, std::span<const float> weight, std::uint64_t rows,
                  const SparsityPattern& pattern, std::span<std::uint8_t> mask, const RunContext& context);
 
+/// Bytes that search_mask() takes beside its arguments.
+std::uint64_t search_bytes(std::uint64_t rows, std::uint64_t n);
+
 }  // namespace quant::refit

@@ -16,7 +16,7 @@ namespace quant {
 namespace refit {
 namespace {
 
-// Rows that are worked on together: the solver holds five matrices of them.
+// Rows that are worked on together: the solver holds four matrices of them.
 std::uint64_t slab_rows(std::uint64_t cols) {
   return std::max<std::uint64_t>(64, (std::uint64_t{1} << 22) / std::max<std::uint64_t>(1, cols));
 }
@@ -84,6 +84,19 @@ double operations(const RefitOptions& options, std::uint64_t rows, std::uint64_t
   return product * (options.kind == Refit::scale ? 2 : 2 + kUsualIterations);
 }
 
+std::uint64_t original_bytes(const RefitOptions& options, std::uint64_t rows, std::uint64_t cols) {
+  return options.kind == Refit::none ? 0 : rows * cols * sizeof(float);
+}
+
+std::uint64_t scratch_bytes(const RefitOptions& options, std::uint64_t rows, std::uint64_t cols) {
+  if (options.kind == Refit::none) return 0;
+  // The target, and the solver's matrices: products alone, or the start and directions as well.
+  const std::uint64_t matrices = options.kind == Refit::scale ? 2 : 4;
+  const std::uint64_t slab = std::min(slab_rows(cols), rows);
+  // Beside them what is known of each row and column.
+  return matrices * slab * cols * sizeof(float) + (slab + cols) * 4 * sizeof(double);
+}
+
 Refitter::Refitter(const InputStatistics& inputs, const RefitOptions& options, const RunContext& context)
     : inputs_(inputs), options_(options), shared_options_(shared_options(options)), context_(context) {
   if (options.kind != Refit::none) shared_.emplace(inputs, shared_options_, context);
@@ -91,6 +104,7 @@ Refitter::Refitter(const InputStatistics& inputs, const RefitOptions& options, c
 
 std::vector<float> Refitter::original_of(const PruneTask& task) const {
   if (options_.kind == Refit::none) return {};
+  if (!task.original.empty()) return {task.original.begin(), task.original.end()};
   return {task.weight.begin(), task.weight.end()};
 }
 

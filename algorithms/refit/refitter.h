@@ -19,6 +19,9 @@ RefitOptions options_of(const Parameters& parameters);
 void check(const RefitOptions& options);
 /// Multiplications and additions, about.
 double operations(const RefitOptions& options, std::uint64_t rows, std::uint64_t cols);
+/// Bytes of the copy of a linear's weights that a Refitter keeps, and what refitting takes beside it.
+std::uint64_t original_bytes(const RefitOptions& options, std::uint64_t rows, std::uint64_t cols);
+std::uint64_t scratch_bytes(const RefitOptions& options, std::uint64_t rows, std::uint64_t cols);
 
 /// What follows from the inputs alone, for a group of linears.
 class Refitter {
@@ -26,7 +29,7 @@ class Refitter {
   /// Keeps references to all arguments.
   Refitter(const InputStatistics& inputs, const RefitOptions& options, const RunContext& context);
 
-  /// A copy of the weights before they are pruned, empty if nothing will be refitted.
+  /// A copy of the weights before any modifier prunes them, empty if nothing will be refitted.
   std::vector<float> original_of(const PruneTask& task) const;
   /// Refits what the mask keeps.
   void run(PruneTask& task, std::span<const float> original) const;

@@ -253,6 +253,19 @@ void remove_smallest(std::uint64_t rows, std::uint64_t cols, const RowScores& sc
   remove_of_grid(grid, pattern.sparsity, compared, removed);
 }
 
+std::uint64_t selection_bytes(const SparsityPattern& pattern, std::uint64_t rows, std::uint64_t cols, int threads) {
+  constexpr std::uint64_t kHistogram = (1U << 16) * sizeof(std::uint64_t);
+  const auto each = static_cast<std::uint64_t>(std::max(threads, 1));
+  // Each thread's histogram, the one that all start from and their sum; scores of a row and of what is compared.
+  std::uint64_t bytes = (pattern.semi_structured() ? 0 : (each + 2) * kHistogram) + each * cols * 3 * sizeof(double) +
+                        rows * sizeof(std::uint64_t) * 2;
+  if (pattern.blocks()) {
+    const Blocks blocks(pattern, rows, cols);
+    bytes += blocks.down() * blocks.across() * (sizeof(float) + 1);
+  }
+  return bytes;
+}
+
 std::optional<std::uint64_t> kept_weights(const SparsityPattern& pattern, std::uint64_t rows, std::uint64_t cols,
                                           Compared compared) {
   if (pattern.semi_structured()) return rows * (cols / pattern.of) * pattern.keep;

@@ -30,6 +30,9 @@ void remove_smallest(std::uint64_t rows, std::uint64_t cols, const RowScores& sc
                      Compared compared, std::span<std::uint8_t> mask, int threads,
                      std::optional<std::uint64_t> removed = std::nullopt);
 
+/// Bytes that remove_smallest() takes at most, beside its arguments.
+std::uint64_t selection_bytes(const SparsityPattern& pattern, std::uint64_t rows, std::uint64_t cols, int threads);
+
 /// How many weights that leaves where nothing was removed before; nothing where blocks are ragged.
 std::optional<std::uint64_t> kept_weights(const SparsityPattern& pattern, std::uint64_t rows, std::uint64_t cols,
                                           Compared compared);

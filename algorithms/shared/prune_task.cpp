@@ -48,6 +48,10 @@ void begin_pruning(PruneTask& task, const RunContext& context, bool keep_zeros) 
     throw Error(ErrorCode::usage, fmt::format("{}: {} weights and {} places of a mask are not {} x {}", task.module,
                                               task.weight.size(), task.mask.size(), task.rows, task.cols));
   }
+  if (!task.original.empty() && task.original.size() != count) {
+    throw Error(ErrorCode::usage, fmt::format("{}: {} original weights are not {} x {}", task.module,
+                                              task.original.size(), task.rows, task.cols));
+  }
   if (const auto problem = contradiction(task.pattern, task.rows, task.cols)) {
     throw Error(ErrorCode::usage, task.module + ": " + *problem);
   }

@@ -119,6 +119,7 @@ SparsityRule::SparsityRule(const Parameters& parameters, MaskWords words) {
   }
   read_shares(parameters);
   check_profile(parameters);
+  corrects_bias_ = boolean_parameter(parameters, "correct_bias", false);
 }
 
 void SparsityRule::read_shares(const Parameters& parameters) {
@@ -205,7 +206,9 @@ std::vector<ParameterSpec> sparsity_parameters(MaskWords words) {
        "how the share is divided among the linears: uniform, owl, global or error"},
       {"owl_m", Type::number, 5.0, "profile owl: an outlier exceeds so many times the mean score"},
       {"owl_lmbda", Type::number, 0.08, "profile owl: how far a layer's share may be from the mean"},
-      {"preserve_sparsity_mask", Type::boolean, false, "weights that are 0 already stay so and count"}};
+      {"preserve_sparsity_mask", Type::boolean, false, "weights that are 0 already stay so and count"},
+      {"correct_bias", Type::boolean, false,
+       "biases, where linears have them, make up for the mean of the outputs' error"}};
 }
 
 double number_parameter(const Parameters& parameters, const std::string& name, double otherwise) {

@@ -31,6 +31,8 @@ class SparsityRule {
 
   /// Throws Error{usage} if `sparsity` is a list that does not reach the module's layer.
   SparsityPattern pattern(const std::string& module) const;
+  /// Sparsifier::corrects_bias.
+  bool corrects_bias() const { return corrects_bias_; }
 
  private:
   void read_shares(const Parameters& parameters);
@@ -40,6 +42,7 @@ class SparsityRule {
   SparsityPattern pattern_;     // without a share where shares differ
   std::vector<double> layers_;  // of the decoder layers
   std::vector<std::pair<NamePattern, double>> named_;
+  bool corrects_bias_ = false;
 };
 
 /// The parameters that SparsityRule reads, and preserve_sparsity_mask.

@@ -1,6 +1,7 @@
 // The modifier that removes weights and lets others make up for them.
 #include "quant/sparsegpt.h"
 
+#include <algorithm>
 #include <cmath>
 #include <utility>
 
@@ -45,8 +46,10 @@ class SparseGpt final : public Sparsifier {
   CalibrationNeeds needs() const override {
     CalibrationNeeds needs = refit_needs(options_.refit);
     needs.gram = true;
+    needs.mean = rule_.corrects_bias();
     return needs;
   }
+  bool corrects_bias() const override { return rule_.corrects_bias(); }
   SparsityPattern pattern(const std::string& module) const override { return rule_.pattern(module); }
   std::optional<std::uint64_t> kept(const SparsityPattern& pattern, std::uint64_t rows,
                                     std::uint64_t cols) const override {
@@ -59,6 +62,17 @@ class SparseGpt final : public Sparsifier {
     const double search = options_.mask_search == MaskSearch::admm ? 40 * product + 8 * 2.7 * n * n * n : 0;
     return search + n * n * n * 2 / 3 + static_cast<double>(rows) * n * n +
            refit::operations(options_.refit, rows, cols);  // a factor of H, and half a product
+  }
+
+  std::uint64_t scratch_bytes(const SparsityPattern& pattern, std::uint64_t rows, std::uint64_t cols,
+                              int threads) const override {
+    // With its diagonals and the blocks that are factored in float64.
+    const std::uint64_t factor = cols * cols * sizeof(float) + cols * 64 + (std::uint64_t{1} << 17U);
+    std::uint64_t most = std::max(sparsegpt::Sweep::scratch_bytes(rows, cols, options_.block_size, threads),
+                                  refit::scratch_bytes(options_.refit, rows, cols));
+    if (options_.mask_search == MaskSearch::admm) most = std::max(most, refit::search_bytes(rows, cols));
+    return factor + refit::original_bytes(options_.refit, rows, cols) + most +
+           shared::selection_bytes(pattern, rows, cols, threads);
   }
 
   void prune(std::span<PruneTask> group, const InputStatistics& inputs, const RunContext& context) const override {

@@ -51,6 +51,14 @@ std::uint64_t Sweep::strip() const {
   return pattern_.semi_structured() ? whole_units(gptq::kStrip, pattern_.of) : gptq::kStrip;
 }
 
+std::uint64_t Sweep::scratch_bytes(std::uint64_t rows, std::uint64_t cols, std::uint64_t block_size, int threads) {
+  const std::uint64_t width = std::min(block_size, cols);
+  const auto each = static_cast<std::uint64_t>(std::max(threads, 1));
+  // Errors, what is left, and the scores of the reference's threshold; the factor; four columns of tiles.
+  return rows * width * (3 * sizeof(float) + 1) + width * width * sizeof(float) +
+         each * width * kTileRows * 4 * sizeof(float);
+}
+
 void Sweep::run() {
   const std::uint64_t n = matrix_.cols;
   for (std::uint64_t first = 0; first < n;) {

@@ -26,6 +26,8 @@ class Sweep {
         std::span<const std::uint32_t> dead, std::uint64_t block_size, bool reference, int threads);
 
   void run();
+  /// Bytes that a sweep takes at most, beside its arguments and the choice of a mask.
+  static std::uint64_t scratch_bytes(std::uint64_t rows, std::uint64_t cols, std::uint64_t block_size, int threads);
 
  private:
   struct Tile;

@@ -61,8 +61,10 @@ class Wanda final : public Sparsifier {
   CalibrationNeeds needs() const override {
     CalibrationNeeds needs = refit_needs(options_.refit);
     needs.square = !needs.gram;  // which holds them
+    needs.mean = rule_.corrects_bias();
     return needs;
   }
+  bool corrects_bias() const override { return rule_.corrects_bias(); }
   SparsityPattern pattern(const std::string& module) const override { return rule_.pattern(module); }
   std::optional<std::string> unsupported_pattern(const SparsityPattern& pattern) const override {
     if (options_.variant != WandaVariant::cumulative || !(pattern.semi_structured() || pattern.blocks())) {
@@ -94,6 +96,14 @@ class Wanda final : public Sparsifier {
   }
   double operations(std::uint64_t rows, std::uint64_t cols) const override {
     return refit::operations(options_.refit, rows, cols);
+  }
+  std::uint64_t scratch_bytes(const SparsityPattern& pattern, std::uint64_t rows, std::uint64_t cols,
+                              int threads) const override {
+    const bool cumulative = options_.variant == WandaVariant::cumulative;
+    const std::uint64_t shares = cumulative ? rows * cols * sizeof(float) : 0;
+    return refit::original_bytes(options_.refit, rows, cols) +
+           std::max(shares + shared::selection_bytes(pattern, rows, cols, threads),
+                    refit::scratch_bytes(options_.refit, rows, cols));
   }
 
  private:

@@ -2,7 +2,7 @@
 """Writes a checkpoint with the shapes of Llama 3 8B, random BF16 weights and as many blocks as asked for, and token ids to
 calibrate it with: for measuring time and memory, which do not depend on what the weights are.
 
-    make_random_llama.py DIR [--blocks 2] [--samples 128] [--seq-len 512]
+    make_random_llama.py DIR [--blocks 2] [--samples 128] [--seq-len 512] [--hidden 4096 --ffn 14336 --vocabulary 128256]
 
 DIR/ids.npy has the token ids. Needs numpy."""
 
@@ -12,23 +12,24 @@ import pathlib
 
 import numpy
 
-HIDDEN, FFN, HEADS, KV_HEADS, VOCABULARY = 4096, 14336, 32, 8, 128256
+HEADS, KV_HEADS = 32, 8
 
 
-def shapes(blocks):
-    yield "model.embed_tokens.weight", (VOCABULARY, HIDDEN)
-    for block in range(blocks):
+def shapes(given):
+    hidden, ffn = given.hidden, given.ffn
+    yield "model.embed_tokens.weight", (given.vocabulary, hidden)
+    for block in range(given.blocks):
         layer = f"model.layers.{block}."
-        kv = HIDDEN // HEADS * KV_HEADS
-        for name, rows, cols in [("self_attn.q_proj", HIDDEN, HIDDEN), ("self_attn.k_proj", kv, HIDDEN),
-                                 ("self_attn.v_proj", kv, HIDDEN), ("self_attn.o_proj", HIDDEN, HIDDEN),
-                                 ("mlp.gate_proj", FFN, HIDDEN), ("mlp.up_proj", FFN, HIDDEN),
-                                 ("mlp.down_proj", HIDDEN, FFN)]:
+        kv = hidden // HEADS * KV_HEADS
+        for name, rows, cols in [("self_attn.q_proj", hidden, hidden), ("self_attn.k_proj", kv, hidden),
+                                 ("self_attn.v_proj", kv, hidden), ("self_attn.o_proj", hidden, hidden),
+                                 ("mlp.gate_proj", ffn, hidden), ("mlp.up_proj", ffn, hidden),
+                                 ("mlp.down_proj", hidden, ffn)]:
             yield layer + name + ".weight", (rows, cols)
         for name in ["input_layernorm", "post_attention_layernorm"]:
-            yield layer + name + ".weight", (HIDDEN,)
-    yield "model.norm.weight", (HIDDEN,)
-    yield "lm_head.weight", (VOCABULARY, HIDDEN)
+            yield layer + name + ".weight", (hidden,)
+    yield "model.norm.weight", (hidden,)
+    yield "lm_head.weight", (given.vocabulary, hidden)
 
 
 def values(shape, random):
@@ -45,16 +46,19 @@ def main():
     parser.add_argument("--blocks", type=int, default=2)
     parser.add_argument("--samples", type=int, default=128)
     parser.add_argument("--seq-len", type=int, default=512)
+    parser.add_argument("--hidden", type=int, default=4096)
+    parser.add_argument("--ffn", type=int, default=14336)
+    parser.add_argument("--vocabulary", type=int, default=128256)
     given = parser.parse_args()
     given.directory.mkdir(parents=True, exist_ok=True)
-    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": HIDDEN,
-              "intermediate_size": FFN, "num_hidden_layers": given.blocks, "num_attention_heads": HEADS,
-              "num_key_value_heads": KV_HEADS, "head_dim": HIDDEN // HEADS, "hidden_act": "silu",
+    config = {"architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": given.hidden,
+              "intermediate_size": given.ffn, "num_hidden_layers": given.blocks, "num_attention_heads": HEADS,
+              "num_key_value_heads": KV_HEADS, "head_dim": given.hidden // HEADS, "hidden_act": "silu",
               "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "rope_theta": 500000.0,
-              "vocab_size": VOCABULARY, "tie_word_embeddings": False, "torch_dtype": "bfloat16"}
+              "vocab_size": given.vocabulary, "tie_word_embeddings": False, "torch_dtype": "bfloat16"}
     (given.directory / "config.json").write_text(json.dumps(config, indent=2))
     header, offset = {}, 0
-    for name, shape in shapes(given.blocks):
+    for name, shape in shapes(given):
         size = 2 * int(numpy.prod(shape))
         header[name] = {"dtype": "BF16", "shape": shape, "data_offsets": [offset, offset + size]}
         offset += size
@@ -63,9 +67,9 @@ def main():
     random = numpy.random.default_rng(0)
     with open(given.directory / "model.safetensors", "wb") as file:
         file.write(len(text).to_bytes(8, "little") + text)
-        for _, shape in shapes(given.blocks):
+        for _, shape in shapes(given):
             file.write(values(shape, random).tobytes())
-    ids = random.integers(0, VOCABULARY, (given.samples, given.seq_len), dtype=numpy.int32)
+    ids = random.integers(0, given.vocabulary, (given.samples, given.seq_len), dtype=numpy.int32)
     numpy.save(given.directory / "ids.npy", ids)
 
 

@@ -7,6 +7,7 @@
 #include "quant/error.h"
 #include "quant/logical_tensors.h"
 #include "quant/sparsity_profile.h"
+#include "quant/statistics_file.h"
 #include "support/catch.h"
 
 using namespace quant;
@@ -96,6 +97,26 @@ class HalfPruner final : public Sparsifier {
     for (PruneTask& task : group) {
       for (std::size_t i = 0; i < task.weight.size(); i += 2) task.weight[i] = 0, task.mask[i] = 0;
       if (stop_after > 0 && ++calls >= stop_after) stop = true;
+    }
+  }
+};
+
+// As a refit on bad data might: weights beyond what F16 holds.
+class BlowUp final : public Sparsifier {
+ public:
+  CalibrationNeeds needs() const override {
+    CalibrationNeeds needs;
+    needs.square = true;
+    return needs;
+  }
+  SparsityPattern pattern(const std::string& /*module*/) const override { return {}; }
+  std::optional<std::uint64_t> kept(const SparsityPattern&, std::uint64_t, std::uint64_t) const override {
+    return std::nullopt;
+  }
+  void prune(std::span<PruneTask> group, const InputStatistics&, const RunContext&) const override {
+    for (PruneTask& task : group) {
+      task.weight[0] = 0, task.mask[0] = 0;
+      task.weight[1] = 1e6F, task.weight[3] = -70000, task.weight[5] = 65510;  // which rounds to 65504
     }
   }
 };
@@ -290,6 +311,124 @@ TEST_CASE("profiles give each linear its share, and the average is what the reci
       CHECK(resolved.linears[i].pruning.front().pattern.sparsity == Approx(shares[i].second));
     }
   }
+}
+
+TEST_CASE("profiles keep within a memory limit, or say what they need; the result is the same") {
+  const Fixture fixture;
+  TokenSequences data;
+  std::minstd_rand random(5);
+  for (int s = 0; s < 4; ++s) {
+    data.sequences.emplace_back();
+    for (int t = 0; t < 32; ++t) data.sequences.back().push_back(static_cast<std::int32_t>(random() % 50));
+  }
+  for (const std::string profile : {"owl", "error"}) {
+    INFO(profile);
+    const Plan plan = fixture.plan("    WandaPruningModifier: {sparsity: 0.4, sparsity_profile: " + profile + "}\n");
+    std::string text;
+    try {
+      resolve_sparsity_profile(plan, 0, data, {.threads = 2, .memory = 1'000'000});
+    } catch (const Error& error) {
+      CHECK(error.code() == ErrorCode::usage);
+      text = error.what();
+    }
+    const std::size_t at = text.find("at least ");
+    REQUIRE(at != std::string::npos);
+    const auto needed = static_cast<std::uint64_t>(std::stod(text.substr(at + 9)) * 1e6);
+    CHECK_THROWS_AS(resolve_sparsity_profile(plan, 0, data, {.threads = 2, .memory = needed - 200'000}), Error);
+    // The original's logits do not fit, and are computed again.
+    CHECK(resolve_sparsity_profile(plan, 0, data, {.threads = 2, .memory = needed}) ==
+          resolve_sparsity_profile(plan, 0, data, {.threads = 2}));
+  }
+}
+
+TEST_CASE("refits after an earlier modifier aim at the weights before it") {
+  const Fixture fixture;
+  const auto error_of = [&](const std::string& modifiers, const std::string& name) {
+    const RunReport report = fixture.run(modifiers, name);
+    double noise = 0;
+    for (const LayerReport& layer : report.layers) {
+      REQUIRE(layer.calibration);
+      REQUIRE(layer.calibration->output);
+      // Of the first block: later ones read what differs.
+      if (layer.module.find("layers.0.") != std::string::npos) noise += layer.calibration->output->noise;
+    }
+    return noise;
+  };
+  // The second modifier keeps the first one's zeros and has nothing to remove: what is refitted is the first's mask.
+  const std::string refit = "    SparseGPTModifier: {sparsity: 0.5, refit: exact, preserve_sparsity_mask: true}\n";
+  const double alone = error_of("    MagnitudePruningModifier: {sparsity: 0.5, refit: exact}\n", "alone");
+  const double after = error_of(std::string(kMagnitude) + refit, "after");
+  CHECK(after == Approx(alone).epsilon(0.02));
+}
+
+TEST_CASE("what is too large for the stored type becomes its largest number, and a note says so") {
+  Registry registry;
+  register_builtin_algorithms(registry);
+  register_builtin_formats(registry);
+  AlgorithmEntry entry;
+  entry.name = "blow_up";
+  entry.modifier = "BlowUpModifier";
+  entry.create = [](const Parameters&) { return std::make_unique<BlowUp>(); };
+  registry.add(std::move(entry));
+  const Fixture fixture;
+  const Recipe recipe =
+      parse_recipe("s_stage:\n  s_modifiers:\n    BlowUpModifier: {targets: ['re:.*layers.1.mlp.down_proj']}\n",
+                   "blow.yaml", {}, registry);
+  const Plan plan = make_plan(fixture.model(), recipe, registry, fixture.options());
+  REQUIRE(plan.problems.empty());
+  RunOptions options;
+  options.output = fixture.path("out");
+  const RunReport report = run_plan(plan, options);
+  REQUIRE(report.layers.size() == 1);
+  REQUIRE(report.layers.front().notes.size() == 1);
+  CHECK(report.layers.front().notes.front().find("2 of 16384 weights were too large for F16") == 0);
+  const std::vector<float> values = Fixture::values(fixture.path("out"), "model.layers.1.mlp.down_proj.weight");
+  CHECK(values[1] == 65504);
+  CHECK(values[3] == -65504);
+  CHECK(values[5] == 65504);
+}
+
+TEST_CASE("the plan says why a tied head is not pruned") {
+  TempDir dir;
+  write_tiny_model(dir / "model", {.tied = true});
+  const auto model = open_checkpoint(dir / "model");
+  const Plan plan =
+      make_plan(*model, recipe_with("    MagnitudePruningModifier: {sparsity: 0.5, targets: [Linear, lm_head]}\n"),
+                builtin_registry(), {});
+  const auto head = std::find_if(plan.copies.begin(), plan.copies.end(),
+                                 [](const PlannedCopy& copy) { return copy.module == "lm_head"; });
+  REQUIRE(head != plan.copies.end());
+  CHECK(head->reason == "tied to the embedding, which is not pruned");
+}
+
+TEST_CASE("statistics without mean squares serve Wanda: the Gram matrix has them as its diagonal") {
+  const Fixture fixture;
+  const auto run_with = [&](const PlanOptions& options, const std::string& name) {
+    const Plan plan = make_plan(fixture.model(), recipe_with(kWanda), builtin_registry(), options);
+    INFO((plan.problems.empty() ? std::string() : plan.problems.front()));
+    REQUIRE(plan.problems.empty());
+    RunOptions run_options;
+    run_options.output = fixture.path(name);
+    run_plan(plan, run_options);
+  };
+  PlanOptions options = fixture.options();
+  options.calibration.product = ProductType::f32;  // else the Gram matrix is of rounded inputs
+  options.calibration.save_statistics = fixture.path("kept.h5");
+  run_with(options, "direct");
+  auto all = read_statistics(fixture.path("kept.h5"));
+  REQUIRE(all.size() == 14);
+  for (auto& [module, statistics] : all) {
+    CHECK(statistics.square.size() == statistics.cols);
+    statistics.square.clear();
+  }
+  write_statistics(fixture.path("without.h5"), {}, all);
+  PlanOptions imported = fixture.options();
+  imported.calibration.file.clear();
+  imported.calibration.statistics = fixture.path("without.h5");
+  run_with(imported, "imported");
+  const bool same = model_files(fixture.path("direct")).at("model.safetensors") ==
+                    model_files(fixture.path("imported")).at("model.safetensors");
+  CHECK(same);
 }
 
 TEST_CASE("the global profile removes the smallest weights of all linears together") {

@@ -78,7 +78,9 @@ TEST_CASE("arrays survive HDF5", "[report][hdf5]") {
 
 TEST_CASE("HDF5 of a calibrated run", "[report][hdf5]") {
   const TempDir dir;
-  write_report_hdf5(test::calibrated_report(), dir / "report.h5");
+  RunReport report = test::calibrated_report();
+  report.layers[1].sparsity = SparsityRecord{"SparseGPTModifier", "2:4", 2, 4, 3};
+  write_report_hdf5(report, dir / "report.h5");
   const hid_t file = H5Fopen((dir / "report.h5").c_str(), H5F_ACC_RDONLY, H5P_DEFAULT);
   const auto attribute = [&](const char* object, const char* name) {
     double value = -1;
@@ -91,6 +93,10 @@ TEST_CASE("HDF5 of a calibrated run", "[report][hdf5]") {
   CHECK(attribute("/layers/model.layers.0.q_proj", "damping") == 0.01);
   CHECK(attribute("/layers/model.layers.0.k_proj", "tokens") == 3);
   CHECK(H5Aexists_by_name(file, "/layers/model.layers.0.k_proj", "output_error", H5P_DEFAULT) == 0);
+  CHECK(attribute("/layers/model.layers.0.k_proj", "sparsity_keep") == 2);
+  CHECK(attribute("/layers/model.layers.0.k_proj", "sparsity_of") == 4);
+  CHECK(attribute("/layers/model.layers.0.k_proj", "sparsity_violations") == 3);
+  CHECK(H5Aexists_by_name(file, "/layers/model.layers.0.q_proj", "sparsity_keep", H5P_DEFAULT) == 0);
   CHECK(attribute("/calibration", "sequences") == 8);
   double errors[2] = {};
   for (const char* name : {"/calibration/block_output_error", "/summary/output_error"}) {

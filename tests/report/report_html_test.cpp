@@ -60,6 +60,22 @@ TEST_CASE("the page of a calibrated run has the errors of outputs", "[report][ht
   CHECK(report_to_html(test::small_report()).find("data-key=\"output\"") == std::string::npos);
 }
 
+TEST_CASE("the page of a pruned run has patterns and violations; errors of outputs that nobody measured say so",
+          "[report][html]") {
+  RunReport report = test::calibrated_report();
+  REQUIRE(report.layers.size() >= 2);
+  REQUIRE(report.layers[1].calibration);
+  report.layers[1].calibration->output.reset();
+  CHECK_FALSE(contains(report_to_html(report), "data-key=\"violations\""));
+  report.layers[0].sparsity = SparsityRecord{"SparseGPTModifier", "2:4", 2, 4, 3};
+  report.layers[1].sparsity = SparsityRecord{"WandaPruningModifier", "50 %", 0, 0, 0};
+  const std::string page = report_to_html(report);
+  CHECK(contains(page, "data-key=\"pattern\""));
+  CHECK(contains(page, ">2:4</td><td class=\"n\" data-v=\"3\">3</td>"));
+  CHECK(contains(page, ">50 %</td><td class=\"n\" data-v=\"-1\"></td>"));
+  CHECK(contains(page, "data-v=\"NaN\">not measured</td>"));
+}
+
 TEST_CASE("the page of an evaluated run has perplexity and divergence", "[report][html]") {
   const std::string page = report_to_html(test::evaluated_report());
   for (const char* part : {"id=\"evaluation\"", "7.500", "4.500", "+3.000", "+66.67 %", "3 windows of 8 tokens",

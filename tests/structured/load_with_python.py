@@ -3,12 +3,16 @@
 
 Not part of the default test suite. Needs: pip install torch transformers safetensors numpy.
 
-    load_with_python.py <quant> <folder>            # golden models of every family, pruned here on every axis
-    load_with_python.py <quant> --model <pruned>    # one model that `quant run` has made
+    load_with_python.py <quant> <outputs_probe> <folder>            # golden models of every family, pruned here
+    load_with_python.py <quant> <outputs_probe> --model <pruned>    # one model that `quant run` has made
+
+(cmake --build ... --target quant outputs_probe)
 
 For each model it checks that
   1. Transformers loads it with no missing, unexpected or newly initialised tensor and with config.json as it is,
-  2. the mean log-likelihood of fixed token sequences is that of `quant eval`.
+  2. each logit of fixed token sequences (of BERT: each element of the last hidden states) is that of this project's
+     forward pass, both in float32,
+  3. the mean log-likelihood of the sequences is that of `quant eval`.
 Exit status 0 if all holds.
 """
 
@@ -22,7 +26,7 @@ import numpy as np
 import torch
 from safetensors import safe_open
 from safetensors.numpy import save_file
-from transformers import AutoModelForCausalLM
+from transformers import AutoModel, AutoModelForCausalLM, Gemma3ForConditionalGeneration
 
 sys.path.insert(0, str(pathlib.Path(__file__).parents[1] / "model"))
 
@@ -37,12 +41,14 @@ CASES = {
     "qwen2_window": ["layers: 1, heads: 0.5"],
     "qwen3": ["heads: 0.5, head_unit: group, ffn: 0.25, hidden: 0.25, layers: 1"],
     "gemma2": ["heads: 0.5, ffn: 0.25, layers: 1"],
+    "gemma3": ["heads: 0.5, ffn: 0.25", "layers: 1"],
     "gemma3_text": ["heads: 0.5, ffn: 0.25, layers: 1"],
     "phi3": ["heads: 0.5, ffn: 0.25, hidden: 0.25, layers: 1"],
     "olmo2": ["heads: 0.5, ffn: 0.25, hidden: 0.25, layers: 1"],
     "opt": ["ffn: 0.25, layers: 1, compensate: true"],
     "gpt2": ["ffn: 0.25, layers: 1, compensate: true"],
     "gpt_neox": ["ffn: 0.25, layers: 1"],
+    "bert": ["ffn: 0.25, layers: 1", "ffn: 0.25, compensate: true"],
     "stablelm": ["ffn: 0.25, layers: 1"],
     "mixtral": ["experts: 1, heads: 0.5, ffn: 0.25, importance: activation", "layers: 1, hidden: 0.25"],
     "mixtral_fused": ["experts: 1, ffn: 0.25, importance: activation, compensate: true"],
@@ -50,8 +56,10 @@ CASES = {
     "qwen2_moe_window": ["layers: 1"],
     "qwen3_moe_fused": ["experts: 0.25, ffn: 0.25, hidden: 0.25"],
 }
+CLASSES = {"bert": AutoModel, "gemma3": Gemma3ForConditionalGeneration}
 SEQUENCES, LENGTH = 8, 24
-TOLERANCE = 2e-5
+# Of the largest logit; of the mean log-likelihood in nats.
+LOGITS, NATS = 1e-5, 2e-6
 
 
 def golden_model(folder: pathlib.Path, name: str) -> int:
@@ -76,27 +84,48 @@ def run(*command) -> str:
     return done.stdout
 
 
-def check(quant: str, model: pathlib.Path, ids: np.ndarray, work: pathlib.Path) -> list[str]:
-    loaded, info = AutoModelForCausalLM.from_pretrained(
-        model, output_loading_info=True, dtype=torch.float32, attn_implementation="eager", experts_implementation="eager")
+def outputs_of(loaded, row: np.ndarray) -> np.ndarray:
+    with torch.no_grad():
+        out = loaded(torch.from_numpy(row.astype(np.int64))[None])
+    return (out.logits if hasattr(out, "logits") else out.last_hidden_state)[0].numpy()
+
+
+def mean_loss(logits: np.ndarray, ids: np.ndarray) -> float:
+    values, targets = torch.from_numpy(logits[:, :-1]).double().flatten(0, 1), torch.from_numpy(ids[:, 1:]).flatten()
+    return torch.nn.functional.cross_entropy(values, targets.long()).item()
+
+
+def check(tools, model: pathlib.Path, ids: np.ndarray, work: pathlib.Path) -> list[str]:
+    quant, probe = tools
+    kind = json.loads((model / "config.json").read_text())["model_type"]
+    arguments = {} if kind in ("bert", "gemma3") else {"experts_implementation": "eager"}
+    loaded, info = CLASSES.get(kind, AutoModelForCausalLM).from_pretrained(
+        model, output_loading_info=True, dtype=torch.float32, attn_implementation="eager", **arguments)
     problems = [f"{key}: {sorted(map(str, info[key]))[:5]}"
                 for key in ("missing_keys", "unexpected_keys", "mismatched_keys", "error_msgs") if info.get(key)]
-    losses = []
-    with torch.no_grad():
-        for row in ids:
-            logits = loaded.eval()(torch.from_numpy(row.astype(np.int64))[None]).logits[0, :-1].double()
-            losses.append(torch.nn.functional.cross_entropy(logits, torch.from_numpy(row[1:].astype(np.int64))).item())
-    file = work / "ids.npy"
+    loaded.eval()
+    file, values = work / "ids.npy", work / "outputs.bin"
     np.save(file, ids.astype(np.int32))
+    expected = np.stack([outputs_of(loaded, row) for row in ids])
+    run(probe, model, file, ids.shape[1], values)
+    found = np.fromfile(values, np.float32).reshape(expected.shape)
+    scale, difference = float(np.abs(expected).max()), float(np.abs(expected - found).max())
+    what = "states" if kind == "bert" else "logits"
+    text = f"{model.name}: largest difference of {expected.size} {what} {difference:.2e}, largest of them {scale:.2f}"
+    if not difference <= LOGITS * scale:
+        problems.append(f"{what} differ by {difference}, the largest is {scale}")
+    if kind == "bert":
+        print(text)
+        return problems
     own = json.loads(run(quant, "eval", model, "--text", file, "--seq-len", ids.shape[1], "--product", "f32", "--json"))
-    expected, found = float(np.mean(losses)), own["perplexity"]["model"]["nats_per_token"]["mean"]
-    print(f"{model.name}: Transformers {expected:.7f} nats per token, quant {found:.7f}")
-    if abs(expected - found) > TOLERANCE:
-        problems.append(f"{expected} nats per token in Transformers, {found} here")
+    theirs, ours = mean_loss(expected, ids), own["perplexity"]["model"]["nats_per_token"]["mean"]
+    print(f"{text}; {theirs:.7f} nats per token, quant eval {ours:.7f}")
+    if not abs(theirs - ours) <= NATS:
+        problems.append(f"{theirs} nats per token in Transformers, {ours} here")
     return problems
 
 
-def check_families(quant: str, folder: pathlib.Path) -> list[str]:
+def check_families(tools, folder: pathlib.Path) -> list[str]:
     problems = []
     for name, recipes in CASES.items():
         vocabulary = golden_model(folder / name, name)
@@ -107,9 +136,9 @@ def check_families(quant: str, folder: pathlib.Path) -> list[str]:
             recipe.write_text(f"s_stage:\n  s_modifiers:\n    StructuredPruningModifier: {{{fields}, ffn_divisor: 4}}\n")
             pruned = folder / f"{name}_{number}"
             try:
-                run(quant, "run", recipe, "--model", folder / name, "--output", pruned, "--calibration",
+                run(tools[0], "run", recipe, "--model", folder / name, "--output", pruned, "--calibration",
                     folder / "calibration.npy", "--seq-len", LENGTH, "--quiet")
-                problems += [f"{pruned.name} ({fields}): {one}" for one in check(quant, pruned, ids, folder)]
+                problems += [f"{pruned.name} ({fields}): {one}" for one in check(tools, pruned, ids, folder)]
             except Exception as failure:  # the others are checked all the same
                 problems.append(f"{pruned.name} ({fields}): {failure}")
     return problems
@@ -118,6 +147,7 @@ def check_families(quant: str, folder: pathlib.Path) -> list[str]:
 def main() -> int:
     parser = argparse.ArgumentParser()
     parser.add_argument("quant")
+    parser.add_argument("probe")
     parser.add_argument("folder", nargs="?", type=pathlib.Path, help="a new folder for what is made here")
     parser.add_argument("--model", type=pathlib.Path)
     options = parser.parse_args()
@@ -126,9 +156,9 @@ def main() -> int:
         ids = np.random.default_rng(1).integers(0, vocabulary, (SEQUENCES, 64))
         work = options.folder or pathlib.Path(".")
         work.mkdir(parents=True, exist_ok=True)
-        problems = check(options.quant, options.model, ids, work)
+        problems = check((options.quant, options.probe), options.model, ids, work)
     else:
-        problems = check_families(options.quant, options.folder)
+        problems = check_families((options.quant, options.probe), options.folder)
     for problem in problems:
         print("PROBLEM", problem)
     return 1 if problems else 0

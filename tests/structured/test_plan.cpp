@@ -29,6 +29,44 @@ TEST_CASE("amounts are fractions below one and units from one on") {
   CHECK(CutAmount{}.of(48) == 0);
 }
 
+TEST_CASE("the plan counts activations in memory and on disk; the place of the report is checked before the run") {
+  Pruning pruning("llama");
+  pruning.options.ffn = {0.25};
+  pruning.options.importance = UnitImportance::flap;
+  pruning.give_data();
+  const StructuredPlan roomy = pruning.plan();
+  REQUIRE(roomy.problems.empty());
+  REQUIRE(roomy.calibration);
+  CHECK(roomy.calibration->disk_bytes == 0);
+  // Residual streams of 12 x 24 tokens of 32 channels.
+  constexpr std::uint64_t kStream = 12ULL * 24 * 32 * 4;
+  pruning.resources.calibration.activation_bytes = 4096;
+  StructuredPlan tight = pruning.plan();
+  CHECK(tight.calibration->disk_bytes == kStream - 4096);
+  CHECK(roomy.peak_memory - tight.peak_memory == tight.calibration->disk_bytes);
+  // Fitting keeps what the last linears of both models read as well: 32 + 48 channels, in an old and a new place.
+  pruning.options.compensation = Compensation::least_squares;
+  tight = pruning.plan();
+  CHECK(tight.calibration->disk_bytes == 2 * (2 * (12ULL * 24 * (32 + 48) * 4) - 4096));
+
+  pruning.options.report_path = (pruning.dir / "nowhere" / "kept.json").string();
+  CHECK(mentions(pruning.plan().problems, "nowhere is no folder that is there"));
+  pruning.options.report_path = pruning.dir.path().string();
+  CHECK(mentions(pruning.plan().problems, "is a folder; give the name of a file"));
+  pruning.options.report_path = (pruning.dir / "kept.json").string();
+  CHECK(pruning.plan().problems.empty());
+}
+
+TEST_CASE("which layers are ignored is a part of the plan's identity, where the report goes is not") {
+  Pruning pruning("llama");
+  pruning.options.layers = {1};
+  const std::string identity = pruning.plan().identity;
+  pruning.options.report_path = (pruning.dir / "kept.json").string();
+  CHECK(pruning.plan().identity == identity);
+  pruning.options.ignore.push_back({"model.layers.0", {}});
+  CHECK(pruning.plan().identity != identity);
+}
+
 TEST_CASE("a recipe's fields arrive as options") {
   const Recipe recipe = recipe_with(
       "    StructuredPruningModifier:\n      heads: 0.25\n      ffn: 128\n      hidden: 0.1\n      layers: 1\n"

@@ -42,6 +42,8 @@ struct PruneTask {
   /// except for weights that were 0 before.
   std::span<std::uint8_t> mask;
   SparsityPattern pattern;
+  std::span<const float> original = {};  ///< [rows, cols]: the weights before an earlier modifier pruned them, which a
+                                         ///< refit aims at; empty: `weight` as it comes in
   SolveRecord record;
 };
 
@@ -61,11 +63,21 @@ class Sparsifier : public Algorithm {
   /// depends on the weights.
   virtual std::optional<std::uint64_t> kept(const SparsityPattern& pattern, std::uint64_t rows,
                                             std::uint64_t cols) const = 0;
+  /// Whether the bias of a linear that has one shall make up for the mean of what is changed: bias += (W - V) mean(x),
+  /// with V the weights as they are stored in the end. needs().mean is then set.
+  virtual bool corrects_bias() const { return false; }
   /// Prunes all linears of a group, which share `inputs`. Never fails for what the data are: what it does instead is in
   /// the task's record. The result does not depend on context.threads.
   virtual void prune(std::span<PruneTask> group, const InputStatistics& inputs, const RunContext& context) const = 0;
   /// Multiplications and additions of prune(), as CalibratedQuantizer::operations.
   virtual double operations(std::uint64_t /*rows*/, std::uint64_t /*cols*/) const { return 0; }
+  /// Bytes that prune() takes at most while it works on a linear [rows, cols], beside weights, masks and statistics of
+  /// the group; a factor of the Gram matrix, which its linears share, counts here. This one is that of two floats for
+  /// each weight.
+  virtual std::uint64_t scratch_bytes(const SparsityPattern& /*pattern*/, std::uint64_t rows, std::uint64_t cols,
+                                      int /*threads*/) const {
+    return rows * cols * 2 * sizeof(float);
+  }
 };
 
 }  // namespace quant

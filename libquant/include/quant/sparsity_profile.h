@@ -18,7 +18,8 @@ using ModuleSparsity = std::pair<std::string, double>;
 
 struct SparsityProfileOptions {
   ProductType product = ProductType::f32;
-  int threads = 0;  ///< 0: all processors
+  int threads = 0;           ///< 0: all processors
+  std::uint64_t memory = 0;  ///< bytes that weights, states, statistics and logits may take; 0: no limit
   /// Called at most ten times a second: linears done and to do.
   std::function<void(std::uint64_t done, std::uint64_t total, const std::string& module)> progress = {};
   const std::atomic<bool>* stop = nullptr;  ///< set to true: ends with Error{interrupted}
@@ -38,8 +39,8 @@ bool profile_needs_data(const std::string& profile);
 ///     the sum of divergences KL(original || one linear pruned) least, by dynamic programming. One divergence is
 ///     measured for each linear, the others follow in proportion to its squared output error.
 /// `sequences`: what the unpruned model is run on; unused for global. `plan` may have no problem but that its profiles
-/// are not resolved. Throws Error{usage} for N:M patterns, whose shares are fixed, Error{unsupported} for models whose
-/// forward pass is not known, Error{interrupted}.
+/// are not resolved. Throws Error{usage} for N:M patterns, whose shares are fixed, and for a memory limit that is too
+/// small; Error{unsupported} for models whose forward pass is not known, Error{interrupted}.
 std::vector<ModuleSparsity> resolve_sparsity_profile(const Plan& plan, std::size_t modifier,
                                                      const TokenSequences& sequences,
                                                      const SparsityProfileOptions& options);

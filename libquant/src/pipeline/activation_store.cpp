@@ -93,9 +93,13 @@ void ActivationStore::put(std::size_t index, std::vector<float> values) {
     return;
   }
   if (!file_) file_ = std::make_unique<Descriptor>(budget_->temporary_file());
-  chunk.offset = file_end_;
+  // A stream that passes block after block puts the same number each time: the file does not grow.
+  if (chunk.room < chunk.count) {
+    chunk.offset = file_end_;
+    chunk.room = chunk.count;
+    file_end_ += chunk.count * sizeof(float);
+  }
   write_floats(*file_, budget_->directory(), chunk.offset, values);
-  file_end_ += chunk.count * sizeof(float);
 }
 
 std::vector<float> ActivationStore::read(std::size_t index) const {

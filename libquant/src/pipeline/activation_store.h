@@ -49,6 +49,7 @@ class ActivationStore {
     std::vector<float> values;
     std::uint64_t count = 0;
     std::uint64_t offset = 0;
+    std::uint64_t room = 0;  // floats that fit there in the file
     bool in_memory = false;
   };
   void free_all();

@@ -8,6 +8,7 @@
 #include <iterator>
 
 #include "pipeline/block_stream.h"
+#include "pipeline/stored_floats.h"
 #include "plan/pruning.h"
 #include "plan/resources.h"
 #include "plan/sensitivities.h"
@@ -87,7 +88,9 @@ struct BlockSolver::Job {
   const LinearWeight* weight = nullptr;
   std::size_t linear = 0;
   std::vector<float> values;
+  std::vector<float> original;     // where several modifiers prune: the weights before the first of them
   std::vector<std::uint8_t> mask;  // of a pruned linear
+  std::optional<std::size_t> bias;
   std::vector<float> importance;
   TensorParams params;
   QuantizedTensor coded;
@@ -116,6 +119,7 @@ void BlockSolver::prune(std::span<Job> jobs, const InputStatistics& inputs) cons
       for (const PlannedPruning& pruning : context_.plan->linears[job.linear].pruning) {
         if (pruning.modifier != m) continue;
         job.mask.resize(job.values.size(), 1);
+        if (job.original.empty() && context_.plan->linears[job.linear].pruning.size() > 1) job.original = job.values;
         PruneTask task;
         task.module = job.weight->module;
         task.rows = job.weight->rows;
@@ -123,6 +127,7 @@ void BlockSolver::prune(std::span<Job> jobs, const InputStatistics& inputs) cons
         task.weight = job.values;
         task.mask = job.mask;
         task.pattern = pruning.pattern;
+        task.original = job.original;
         tasks.push_back(std::move(task));
         owners.push_back(&job);
       }
@@ -131,6 +136,22 @@ void BlockSolver::prune(std::span<Job> jobs, const InputStatistics& inputs) cons
     algorithms[m].sparsifier->prune(tasks, inputs, context_.run);
     for (std::size_t i = 0; i < tasks.size(); ++i) join(tasks[i].record, owners[i]->record);
   }
+  for (Job& job : jobs) {
+    job.original = std::vector<float>{};
+    clamp_pruned(job);
+  }
+}
+
+// What was refitted may be more than the stored type can hold.
+void BlockSolver::clamp_pruned(Job& job) const {
+  const PlannedLinear& planned = context_.plan->linears[job.linear];
+  const QuantArgs args = weight_args(*context_.plan, planned);
+  if (job.mask.empty() || !is_plain(args)) return;
+  const DType type = layout_for(*context_.plan, planned).scale_dtype(args, planned.shape.dtype);
+  const std::uint64_t count = clamp_to_finite(type, job.values);
+  if (count == 0) return;
+  job.record.notes.push_back(fmt::format("{} of {} weights were too large for {} and got its largest number", count,
+                                         job.values.size(), dtype_name(type)));
 }
 
 // What coding needs to know of the weights, which are pruned by now.
@@ -256,6 +277,7 @@ void BlockSolver::solve(const Program& program, const InputUnit& unit, const Inp
     std::vector<Job> jobs;
     for (const WorkLinear* entry : entries) {
       jobs.push_back(load(weight_at(program, entry->place), entry->linear));
+      jobs.back().bias = entry->bias;
     }
     const auto start = Clock::now();
     prune(jobs, inputs);
@@ -347,6 +369,26 @@ void BlockSolver::solve_table(const LinearWeight& table, std::size_t linear) {
   finish(job, {}, seconds_since(start));
 }
 
+// The bias follows its weight, as it is stored.
+std::optional<BiasCorrection> BlockSolver::finish_bias(Job& job, const InputStatistics& inputs,
+                                                       std::span<const float> values) {
+  if (!job.bias) return std::nullopt;
+  std::vector<float> bias = context_.weights->read(job.weight->bias, context_.run.threads);
+  std::optional<BiasCorrection> corrected;
+  if (inputs.tokens > 0 && inputs.mean.size() == job.coded.cols) {
+    const DType type = context_.plan->copies[*job.bias].tensor->dtype;
+    corrected = correct_bias(bias, job.values, values, inputs.mean, type, context_.run.threads);
+    job.record.notes.push_back(corrected->note);
+    bias = corrected->values;
+  } else {
+    job.record.notes.emplace_back("no token reached it: its bias was not corrected");
+  }
+  context_.output->write_copy(*job.bias, bias);
+  context_.finished(context_.output->key_of_copy(*job.bias), ItemResult{});
+  context_.weights->set(job.weight->bias, std::move(bias));
+  return corrected;
+}
+
 void BlockSolver::finish(Job& job, const InputStatistics& inputs, double seconds) {
   const PlannedLinear& planned = context_.plan->linears[job.linear];
   job.coded.mask = std::move(job.mask);
@@ -354,6 +396,7 @@ void BlockSolver::finish(Job& job, const InputStatistics& inputs, double seconds
   job.values = context_.weights->read(*job.weight, context_.run.threads);
   ItemResult result = context_.output->write_linear(job.linear, scheme_of(job), job.values, job.coded);
   std::vector<float> values = dequantize(job.coded, context_.run.threads);
+  const std::optional<BiasCorrection> bias = finish_bias(job, inputs, values);
   if (context_.plan->work->algorithms[planned.modifier].calibrated != nullptr || !inputs.gram.empty() ||
       (!planned.pruning.empty() && inputs.tokens > 0)) {
     CalibrationRecord record;
@@ -363,6 +406,7 @@ void BlockSolver::finish(Job& job, const InputStatistics& inputs, double seconds
     if (!inputs.gram.empty() && inputs.tokens > 0) {
       record.output =
           output_errors(job.values, values, job.coded.rows, inputs.gram, job.coded.cols, context_.run.threads);
+      if (bias) include_bias(*bias, *record.output);
     }
     result.calibration = std::move(record);
   }

@@ -8,6 +8,7 @@
 #include <string>
 #include <vector>
 
+#include "pipeline/bias_correction.h"
 #include "pipeline/item_output.h"
 #include "plan/calibration_work.h"
 #include "quant/forward.h"
@@ -42,7 +43,9 @@ class BlockSolver {
   Job load(const LinearWeight& weight, std::size_t linear);
   void code_plain(const Quantizer& quantizer, Job& job);
   void finish(Job& job, const InputStatistics& inputs, double seconds);
+  std::optional<BiasCorrection> finish_bias(Job& job, const InputStatistics& inputs, std::span<const float> values);
   void prune(std::span<Job> jobs, const InputStatistics& inputs) const;
+  void clamp_pruned(Job& job) const;
   void prepare(Job& job, const InputStatistics& inputs) const;
   TensorParams params_of(const Job& job) const;
   void require_finite(const Job& job) const;

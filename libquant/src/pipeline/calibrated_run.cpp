@@ -89,6 +89,7 @@ class CalibratedRun {
     for (std::size_t b = 0; b < work_.blocks.size(); ++b) {
       for (const std::size_t linear : work_.blocks[b].linears) settle(output_.key_of_linear(linear), b);
       for (const std::size_t copy : work_.blocks[b].copies) settle(output_.key_of_copy(copy), b);
+      for (const std::size_t bias : work_.blocks[b].biases) settle(output_.key_of_copy(bias), b);
       for (const std::size_t cache : work_.blocks[b].caches) settle(output_.key_of_cache(cache), b);
     }
   }

@@ -57,6 +57,7 @@ class Planner {
     plan_.input_problems += plan_.problems.size() - known;
     warn_of_idle_transforms(plan_, *work_);
     warn_of_head(plan_, *work_);
+    warn_of_biases();
     require_reach(plan_, *work_);
     if (!has_data || !plan_.problems.empty()) return nullptr;
     describe();
@@ -92,6 +93,7 @@ class Planner {
     for (const BlockWork& block : work_->blocks) {
       for (const std::size_t linear : block.linears) work_->linear_is_here[linear] = true;
       for (const std::size_t copy : block.copies) work_->copy_is_here[copy] = true;
+      for (const std::size_t bias : block.biases) work_->copy_is_here[bias] = true;
     }
   }
 
@@ -142,7 +144,7 @@ class Planner {
         const auto planned = by_module_.find(linear.weights[w].module);
         if (planned == by_module_.end() || linear.weights[w].slice >= 0) continue;
         const Scheme& scheme = plan_.groups[plan_.linears[planned->second].scheme].scheme;
-        const WorkLinear entry{{op, w}, planned->second, needs_input_range(scheme)};
+        WorkLinear entry{{op, w}, planned->second, needs_input_range(scheme)};
         const CalibrationNeeds needs = needs_of(plan_, *work_, planned->second);
         work.linears.push_back(planned->second);
         if (!needs.any()) {
@@ -153,6 +155,8 @@ class Planner {
         const auto [at, is_new] = units.try_emplace({linear.in, expert}, sweep.units.size());
         if (is_new) sweep.units.push_back({linear.in, op, expert, {}, {}, {}});
         InputUnit& unit = sweep.units[at->second];
+        entry.bias = corrected_bias(linear.weights[w], planned->second);
+        if (entry.bias) work.biases.push_back(*entry.bias);
         unit.asked |= needs;
         unit.linears.push_back(entry);
       }
@@ -169,6 +173,31 @@ class Planner {
       work_->second_stream = work_->second_stream || unit.needs.cross_gram || unit.needs.residual;
     }
     return sweep;
+  }
+
+  // The bias of a linear whose sparsifier corrects it.
+  std::optional<std::size_t> corrected_bias(const LinearWeight& weight, std::size_t linear) {
+    const auto& pruning = plan_.linears[linear].pruning;
+    const auto corrects = [&](const PlannedPruning& p) {
+      return work_->algorithms[p.modifier].sparsifier->corrects_bias();
+    };
+    if (std::none_of(pruning.begin(), pruning.end(), corrects)) return std::nullopt;
+    ++corrected_;
+    const auto found = copy_of_.find(weight.bias);
+    if (weight.bias.empty() || found == copy_of_.end()) return std::nullopt;
+    const TensorInfo& tensor = *plan_.copies[found->second].tensor;
+    const bool known = tensor.dtype == DType::F32 || tensor.dtype == DType::F16 || tensor.dtype == DType::BF16;
+    if (!known || element_count(tensor.shape) != weight.rows) return std::nullopt;
+    ++with_bias_;
+    plan_.copies[found->second].reason = "a bias, corrected when its weight is pruned";
+    return found->second;
+  }
+
+  void warn_of_biases() {
+    if (corrected_ == with_bias_) return;
+    plan_.warnings.push_back(
+        fmt::format("correct_bias: {} of {} pruned linears have no bias; the mean of their error stays",
+                    corrected_ - with_bias_, corrected_));
   }
 
   BlockWork block_work(const Program& program) {
@@ -211,6 +240,7 @@ class Planner {
       note_changes(program, wanted.site, copies);
       work.sites.push_back(std::move(wanted));
     }
+    for (const std::size_t bias : work.biases) copies.erase(bias);  // written once its linear is coded
     work.copies.assign(copies.begin(), copies.end());
   }
 
@@ -303,6 +333,8 @@ class Planner {
   std::map<std::string, std::size_t> by_module_;
   std::map<std::string, std::size_t> copy_of_;
   CalibrationPlan summary_;
+  std::size_t corrected_ = 0;  // linears whose bias was to be corrected, and those of them that have one
+  std::size_t with_bias_ = 0;
 };
 
 }  // namespace

@@ -194,6 +194,7 @@ class Estimator {
     const std::uint64_t folded = block.sites.empty() ? 0 : weights_bytes(block) * streams();
     std::uint64_t most = sites_peak(block);
     for (const std::size_t table : block.tables) most = std::max(most, table_peak(table));
+    for (const WorkLinear& plain : block.plain) most = std::max(most, folded + plain_peak(plan_.linears[plain.linear]));
     std::size_t position = 0;
     for (std::size_t k = 0; k < block.sweeps.size(); ++k) {
       const Sweep& sweep = block.sweeps[k];
@@ -232,27 +233,55 @@ class Estimator {
     return statistics + std::max(pass, weights_bytes(block) * (streams() + 3) / 2);
   }
 
-  // Statistics, a factor of them with room to invert, and the weights of linears that are coded together.
+  // Linears of a unit that are pruned and coded together.
+  struct Together {
+    std::uint64_t floats_and_masks = 0;
+    std::uint64_t codes = 0;
+    std::uint64_t largest = 0;
+    std::uint64_t pruning = 0;  // what that takes in addition, one linear after the other
+  };
+
+  void add(const PlannedLinear& linear, Together& together) const {
+    const std::uint64_t weights = linear.shape.rows * linear.shape.cols;
+    // With several modifiers the weights before the first of them are kept.
+    const std::uint64_t floats = (linear.pruning.size() > 1 ? 2 : 1) * sizeof(float);
+    together.floats_and_masks += weights * (floats + (linear.pruning.empty() ? 0 : 1));
+    together.codes += weights * (is_plain(*plan_.groups[linear.scheme].scheme.weights) ? sizeof(float) : 1);
+    together.largest = std::max(together.largest, weights);
+    together.pruning = std::max(together.pruning, pruning_scratch(linear, work_.algorithms, plan_.options.threads));
+  }
+
+  // Statistics, and the most of pruning and of coding.
   std::uint64_t solve_bytes(const Program& program, const InputUnit& unit) const {
     const std::uint64_t cols = value_of(program, unit.value).width;
     const std::uint64_t matrix = cols * cols * sizeof(float);
     std::uint64_t bytes = statistics_bytes(program, unit);
-    if (needs_gram(unit.needs)) bytes += matrix;
-    if (unit.needs.cross_gram) bytes += matrix;
-    std::map<std::size_t, std::uint64_t> together;
-    std::uint64_t largest = 0;
+    std::map<std::size_t, Together> by_modifier;
     for (const WorkLinear& entry : unit.linears) {
       const PlannedLinear& linear = plan_.linears[entry.linear];
-      const std::uint64_t weights = linear.shape.rows * linear.shape.cols;
-      together[linear.modifier] += weights;
-      bytes += pruning_bytes(linear);
+      add(linear, by_modifier[linear.modifier]);
       if (linear.sensitivity != nullptr) bytes += element_count(linear.sensitivity->shape) * sizeof(float);
-      largest = std::max(largest, weights);
     }
     std::uint64_t most = 0;
-    for (const auto& [modifier, weights] : together) most = std::max(most, weights);
-    // Floats and codes, and for the largest a second copy: the solver's own, or the result.
-    return bytes + most * 5 + largest * 4;
+    for (const auto& [modifier, together] : by_modifier) {
+      // A factor with room to invert, and for the largest linear a second copy: the solver's own, or the result.
+      std::uint64_t coding = together.floats_and_masks + together.codes + together.largest * sizeof(float);
+      if (work_.algorithms[modifier].calibrated != nullptr) {
+        coding += (needs_gram(unit.needs) ? matrix : 0) + (unit.needs.cross_gram ? matrix : 0);
+      } else {
+        coding += together.largest * sizeof(float);
+      }
+      most = std::max({most, coding, together.floats_and_masks + together.pruning});
+    }
+    return bytes + most;
+  }
+
+  // One after the other: floats, codes and a copy.
+  std::uint64_t plain_peak(const PlannedLinear& linear) const {
+    Together together;
+    add(linear, together);
+    return together.floats_and_masks +
+           std::max(together.pruning, together.codes + 2 * sizeof(float) * together.largest);
   }
 
   std::uint64_t table_peak(std::size_t table) const {

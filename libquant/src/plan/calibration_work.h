@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -22,6 +23,8 @@ struct WorkLinear {
   LinearPlace place;
   std::size_t linear = 0;     ///< index into Plan::linears
   bool static_input = false;  ///< its inputs' range becomes a stored scale
+  /// Index into Plan::copies of its bias, if a sparsifier corrects that.
+  std::optional<std::size_t> bias = std::nullopt;
 };
 
 /// One distinct input: a value, or an expert's rows of one. Linears that read it share its statistics.
@@ -59,6 +62,7 @@ struct BlockWork {
   std::vector<Sweep> sweeps;         ///< the rest, in order of execution
   std::vector<std::size_t> linears;  ///< indices into Plan::linears of all that this program codes
   std::vector<std::size_t> copies;   ///< indices into Plan::copies of tensors that transforms may change
+  std::vector<std::size_t> biases;   ///< likewise of biases, which follow their linears; not among `copies`
   std::vector<std::size_t> caches;   ///< indices into Plan::caches, one per attention operation
   bool last = false;                 ///< nothing after it is needed
   bool whole = false;                ///< its outputs are computed: more follows, or they are measured

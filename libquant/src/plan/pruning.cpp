@@ -41,9 +41,19 @@ SparsityPattern final_pattern(const PlannedLinear& linear) {
   return {};
 }
 
-std::uint64_t pruning_bytes(const PlannedLinear& linear) {
+std::uint64_t pruned_bytes(const PlannedLinear& linear) {
   if (linear.pruning.empty()) return 0;
-  return linear.shape.rows * linear.shape.cols * (sizeof(float) + 1 + 2 * sizeof(float));
+  return linear.shape.rows * linear.shape.cols * (sizeof(float) + 1);
+}
+
+std::uint64_t pruning_scratch(const PlannedLinear& linear, const std::vector<ModifierAlgorithm>& algorithms,
+                              int threads) {
+  std::uint64_t most = 0;
+  for (const PlannedPruning& pruning : linear.pruning) {
+    const Sparsifier& sparsifier = *algorithms[pruning.modifier].sparsifier;
+    most = std::max(most, sparsifier.scratch_bytes(pruning.pattern, linear.shape.rows, linear.shape.cols, threads));
+  }
+  return most;
 }
 
 namespace plan_detail {

@@ -29,8 +29,11 @@ struct PrunedWeight {
   std::vector<float> values;
   std::vector<std::uint8_t> mask;
 };
-/// Bytes that pruning a linear takes beside the weight itself: values, mask, and scores to choose by.
-std::uint64_t pruning_bytes(const PlannedLinear& linear);
+/// Bytes of a PrunedWeight; 0 for linears that are not pruned.
+std::uint64_t pruned_bytes(const PlannedLinear& linear);
+/// Bytes that pruning takes beside it, and beside statistics.
+std::uint64_t pruning_scratch(const PlannedLinear& linear, const std::vector<ModifierAlgorithm>& algorithms,
+                              int threads);
 
 namespace plan_detail {
 

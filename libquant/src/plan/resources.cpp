@@ -59,23 +59,41 @@ std::uint64_t memory_of_prepare(const Plan& plan, const Algorithms& algorithms, 
   return quantizer->prepare_bytes(weight_args(plan, linear), shape.dtype, shape.rows, shape.cols, threads);
 }
 
+// Of linears that are pruned without data: many small ones together, large ones one by one (kPrunedBytes). Others
+// count where statistics do.
+std::uint64_t memory_of_pruning(const Plan& plan, const Algorithms& algorithms, int threads) {
+  std::uint64_t all = 0;
+  std::uint64_t largest = 0;
+  std::uint64_t batch = 0;
+  std::uint64_t scratch = 0;
+  for (const PlannedLinear& linear : plan.linears) {
+    const auto needs_data = [&](std::size_t modifier) {
+      return algorithms[modifier].own != nullptr && algorithms[modifier].own->needs().any();
+    };
+    bool calibrated = needs_data(linear.modifier);
+    for (const PlannedPruning& pruning : linear.pruning) calibrated = calibrated || needs_data(pruning.modifier);
+    if (calibrated || linear.pruning.empty()) continue;
+    const std::uint64_t own = pruned_bytes(linear);
+    all += own;
+    largest = std::max(largest, own);
+    batch = std::max(batch, own * kPrunedBytes / std::max<std::uint64_t>(linear.weight->bytes, 1));
+    scratch = std::max(scratch, pruning_scratch(linear, algorithms, threads));
+  }
+  return std::min(all, largest + batch) + scratch;
+}
+
 std::uint64_t memory_of_plan(const Plan& plan, const Algorithms& algorithms, int threads) {
   std::uint64_t slice = 0;
   std::uint64_t prepare = 0;
-  std::uint64_t pruned = 0;
-  std::uint64_t all_pruned = 0;
   std::uint64_t rows = 0;
   for (const PlannedLinear& linear : plan.linears) {
     std::uint64_t own = memory_of_prepare(plan, algorithms, linear, threads);
     if (prepares_with_sensitivities(plan, linear)) own += sizeof(float) * element_count(linear.sensitivity->shape);
     prepare = std::max(prepare, own);
     slice = std::max(slice, memory_of_slice(plan, algorithms, linear));
-    pruned = std::max(pruned, pruning_bytes(linear));
-    all_pruned += pruning_bytes(linear);
     rows += linear.shape.rows;
   }
-  // Small linears are pruned together, large ones one by one (kPrunedBytes).
-  const std::uint64_t pruning = std::min(all_pruned, pruned + 8 * kPrunedBytes);
+  const std::uint64_t pruning = memory_of_pruning(plan, algorithms, threads);
   const std::uint64_t headers = 1024 * plan.checkpoint->tensors().size();
   // Arrays of the report: the result itself, the HDF5 image, and its copy on the way to the file.
   const std::uint64_t report = 3 * rows * sizeof(float);

@@ -117,9 +117,13 @@ void assign_pruning(const Recipe& recipe, const Module& module, std::vector<Comp
     if (recipe.modifiers[m].targets.empty()) continue;
     CompiledPattern* target = best_target(modifiers[m], module);
     const CompiledPattern* ignored = find_ignore(modifiers[m], module);
-    if (target == nullptr || module.class_name != "Linear" || module.weight == nullptr) continue;
+    if (target == nullptr || module.class_name != "Linear") continue;
     if (ignored != nullptr) {
       if (result.reason.empty()) result.reason = "ignored by '" + ignored->source->text + "'";
+      continue;
+    }
+    if (module.weight == nullptr) {
+      if (result.reason.empty()) result.reason = "tied to the embedding, which is not pruned";
       continue;
     }
     const bool named = target->pattern.match(module.name, "").has_value();

@@ -290,6 +290,8 @@ void write_layer(const Writer& writer, hid_t layers, const LayerReport& layer) {
   if (layer.sparsity) {
     writer.attribute(id, "sparsity_modifiers", layer.sparsity->modifiers);
     writer.attribute(id, "sparsity_pattern", layer.sparsity->pattern);
+    writer.attribute(id, "sparsity_keep", std::uint64_t{layer.sparsity->keep});
+    writer.attribute(id, "sparsity_of", std::uint64_t{layer.sparsity->of});
     writer.attribute(id, "sparsity_violations", layer.sparsity->violations);
   }
   if (!layer.row_nmse.empty()) writer.dataset(id, "row_nmse", std::span<const float>(layer.row_nmse));

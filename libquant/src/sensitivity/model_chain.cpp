@@ -106,6 +106,7 @@ void ModelChain::start() {
   final_states_ = to_head(std::move(values));
   release(0);
   if (rows_.size() * program_.vocabulary * sizeof(float) > options_.logit_memory) return;
+  logits_.reserve(rows_.size() * program_.vocabulary);
   for (std::size_t first = 0; first < rows_.size(); first = next_slice(first)) {
     options_.check_stop();
     const auto slice = head_rows(original_head_, final_states_, first, next_slice(first) - first);

@@ -17,6 +17,7 @@
 #include "quant/sensitivity.h"
 #include "sensitivity/items.h"
 #include "sensitivity/model_chain.h"
+#include "sensitivity/profile_memory.h"
 #include "sensitivity/pruning.h"
 
 namespace quant {
@@ -178,17 +179,27 @@ class Resolver {
 
   // --- profiles that look at activations
 
-  struct Model {
-    Model(const Plan& plan, const TokenSequences& sequences, sensitivity::ChainOptions chain_options)
+  struct ModelParts {
+    explicit ModelParts(const Plan& plan)
         : tensors(*plan.checkpoint, *plan.registry),
           weights(tensors),
           program(build_model_program(tensors)),
-          items(sensitivity::find_items(plan, program, false)),
-          chain(program, weights, sequences.sequences, std::move(chain_options)) {}
+          items(sensitivity::find_items(plan, program, false)) {}
     LogicalTensors tensors;
     ModelWeights weights;
     ModelProgram program;
     std::vector<Item> items;
+  };
+  struct Model {
+    Model(std::unique_ptr<ModelParts> model_parts, const TokenSequences& sequences,
+          sensitivity::ChainOptions chain_options)
+        : parts(std::move(model_parts)),
+          weights(parts->weights),
+          items(parts->items),
+          chain(parts->program, parts->weights, sequences.sequences, std::move(chain_options)) {}
+    std::unique_ptr<ModelParts> parts;
+    ModelWeights& weights;
+    const std::vector<Item>& items;
     ModelChain chain;
   };
 
@@ -199,14 +210,31 @@ class Resolver {
     chain.forward.threads = threads_;
     chain.resident = false;
     chain.logits = logits;
-    chain.logit_memory = kLogitMemory;
     chain.check_stop = [this] { check_stop(); };
-    auto model = std::make_unique<Model>(plan_, sequences_, std::move(chain));
-    for (Item& item : model->items) keep_mine(item);
-    std::erase_if(model->items, [](const Item& item) { return item.linears.empty(); });
-    total_ = model->items.size();
+    auto parts = std::make_unique<ModelParts>(plan_);
+    for (Item& item : parts->items) keep_mine(item);
+    std::erase_if(parts->items, [](const Item& item) { return item.linears.empty(); });
+    total_ = parts->items.size();
+    chain.logit_memory = logit_memory(*parts, logits);
+    auto model = std::make_unique<Model>(std::move(parts), sequences_, std::move(chain));
     model->chain.start();
     return model;
+  }
+
+  // What the limit leaves for logits. Throws Error{usage} if it is too small for the rest.
+  std::uint64_t logit_memory(const ModelParts& parts, bool errors) const {
+    const sensitivity::ProfileWork work{modifier_, parts.items,      sequences_.tokens(),
+                                        errors,    options_.product, threads_};
+    const std::uint64_t needed = sensitivity::profile_memory(plan_, parts.program, work);
+    if (options_.memory == 0) return kLogitMemory;
+    if (needed <= options_.memory) return std::min(kLogitMemory, options_.memory - needed);
+    throw Error(
+        ErrorCode::usage,
+        fmt::format("a memory limit of {:.1f} MB is too small to find a sparsity_profile: at least {:.1f} MB are "
+                    "needed for {} tokens",
+                    static_cast<double>(options_.memory) / 1e6, static_cast<double>(needed) / 1e6 + 0.1,
+                    sequences_.tokens()),
+        "allow more with --memory, or take shorter sequences with --seq-len", "MemoryTooSmall");
   }
 
   // Of the experts of one operation the modifier may prune some only.

@@ -61,6 +61,7 @@ class Planner {
       plan_.bytes_before += tensor.bytes;
       plan_.parameters_before += element_count(tensor.shape);
     }
+    check_report_path();
     if (!any_axis()) problem("the recipe removes nothing: give heads, ffn, hidden, layers or experts");
     if (!open_model()) return;
     request_scores();
@@ -88,6 +89,19 @@ class Planner {
   void problem(std::string text) { plan_.problems.push_back(std::move(text)); }
   void problem(const Error& error) {
     problem(error.what() + (error.hint().empty() ? std::string() : " (" + error.hint() + ")"));
+  }
+
+  // The run would find out at its end.
+  void check_report_path() {
+    if (plan_.options.report_path.empty()) return;
+    const std::filesystem::path path = plan_.options.report_path;
+    const std::filesystem::path folder = path.has_parent_path() ? path.parent_path() : ".";
+    std::error_code failed;
+    if (!std::filesystem::is_directory(folder, failed)) {
+      problem(fmt::format("report_path: {} is no folder that is there", folder.string()));
+    } else if (std::filesystem::is_directory(path, failed)) {
+      problem(fmt::format("report_path: {} is a folder; give the name of a file", path.string()));
+    }
   }
 
   bool any_axis() const {
@@ -374,6 +388,7 @@ class Planner {
                         o.hidden_divisor, o.expert_divisor, static_cast<int>(o.importance),
                         static_cast<int>(o.layer_importance), static_cast<int>(o.expert_importance),
                         static_cast<int>(o.compensation), static_cast<int>(o.target), o.damping, o.add_bias);
+    for (const Pattern& pattern : o.ignore) text += fmt::format("ignore {}\n", pattern.text);
     text += fmt::format("{} {}\n", plan_.resources.container, plan_.resources.shard_bytes);
     for (const TensorInfo& tensor : plan_.checkpoint->tensors()) {
       text += fmt::format("{} {} {}\n", tensor.name, dtype_name(tensor.dtype), to_string(tensor.shape));
@@ -409,6 +424,39 @@ SmallerModel make_smaller(const StructuredPlan& plan, const KeptUnits& kept) {
   return smaller;
 }
 
+namespace {
+
+// Floats per token that are kept between the sweeps of a block.
+std::uint64_t kept_width(const Program& program) {
+  const auto width = [&](ValueId id) {
+    const ProgramValue& value = program.values[static_cast<std::size_t>(id)];
+    return value.width * value.rows_per_token;
+  };
+  std::uint64_t most = program.input < 0 ? 0 : width(program.input);
+  for (const Stage& stage : stages_of(program)) {
+    std::uint64_t live = 0;
+    for (const ValueId id : stage.live) live += width(id);
+    most = std::max(most, live);
+  }
+  return most;
+}
+
+// Activations of all tokens in memory, and what does not fit there on disk: where sweeps stop within a block, in an old
+// and a new place.
+void place_activations(StructuredPlan& plan, std::uint64_t streams) {
+  const bool sweeps = plan.options.compensation != Compensation::none;
+  std::uint64_t width = plan.work->model->hidden;
+  for (const Program& program : plan.work->calibration.program.blocks) {
+    if (sweeps) width = std::max(width, kept_width(program));
+  }
+  const std::uint64_t stored = plan.calibration->tokens * width * sizeof(float) * streams;
+  const std::uint64_t memory = std::min(stored, plan.calibration->activation_bytes);
+  plan.calibration->disk_bytes = (sweeps ? 2 : 1) * (stored - memory);
+  plan.peak_memory += memory;
+}
+
+}  // namespace
+
 void estimate_memory(StructuredPlan& plan) {
   const Work& work = *plan.work;
   const auto bytes_of = [](const Program& program, std::uint64_t& largest, std::uint64_t& widest) {
@@ -438,10 +486,8 @@ void estimate_memory(StructuredPlan& plan) {
   const std::uint64_t streams = plan.calibration->second_stream ? 2 : 1;
   std::uint64_t chunk = 0;
   for (const TokenChunk& part : work.calibration.chunks) chunk = std::max(chunk, part.tokens);
-  // Where sweeps stop within a block more than the residual stream is kept, and for a moment twice.
-  const std::uint64_t kept = plan.options.compensation == Compensation::none ? 1 : 3;
-  const std::uint64_t stored = plan.calibration->tokens * work.model->hidden * sizeof(float) * kept * streams;
-  plan.peak_memory += streams * (block + chunk * values) + std::min(stored, plan.calibration->activation_bytes);
+  place_activations(plan, streams);
+  plan.peak_memory += streams * (block + chunk * values);
   if (plan.options.compensation == Compensation::none) return;
   // Own weights as floats; of the solve: H, the cross matrix, the factor, and what the targets are made of.
   const std::uint64_t embeddings =

@@ -39,7 +39,7 @@ class StructuredRun {
 
   RunReport execute() {
     try {
-      directory_.require_space(plan_.output_bytes);
+      directory_.require_space(plan_.output_bytes + (plan_.calibration ? plan_.calibration->disk_bytes : 0));
       return make();
     } catch (...) {
       directory_.remove();

@@ -64,14 +64,16 @@ void add_names(const RunReport& report, const Reason& reason, std::string& out) 
   out += "</ul></details>";
 }
 
+enum class Shown { always, calibrated, pruned };  // on pages of such runs
+
 struct Column {
   const char* key;
   const char* label;
   const char* first;  ///< direction of the first click
   bool number;
-  bool calibrated = false;  ///< only on pages of calibrated runs
+  Shown shown = Shown::always;
 };
-constexpr std::array<Column, 15> kColumns{{{"index", "#", "ascending", true},
+constexpr std::array<Column, 17> kColumns{{{"index", "#", "ascending", true},
                                            {"module", "Module", "ascending", false},
                                            {"shape", "Shape", "descending", true},
                                            {"scheme", "Scheme", "ascending", false},
@@ -79,10 +81,12 @@ constexpr std::array<Column, 15> kColumns{{{"index", "#", "ascending", true},
                                            {"sqnr", "SQNR dB", "ascending", true},
                                            {"nmse", "NMSE", "descending", true},
                                            {"cosine", "Cosine", "ascending", true},
-                                           {"output", "Output error", "descending", true, true},
+                                           {"output", "Output error", "descending", true, Shown::calibrated},
                                            {"max", "Max error", "descending", true},
                                            {"clipped", "Clipped", "descending", true},
                                            {"zero", "Zero", "descending", true},
+                                           {"pattern", "Sparsity", "descending", true, Shown::pruned},
+                                           {"violations", "Violations", "descending", true, Shown::pruned},
                                            {"before", "Before", "descending", true},
                                            {"after", "After", "descending", true},
                                            {"notes", "Notes", "descending", false}}};
@@ -98,7 +102,22 @@ void number_cell(std::string& out, double sort_key, const std::string& text) {
 void add_output_cell(const LayerReport& layer, std::string& out) {
   const bool known = layer.calibration && layer.calibration->output;
   const double error = known ? summarize(*layer.calibration->output).nmse : std::nan("");
-  number_cell(out, error, known ? format_small(error) : "");
+  number_cell(out, error, known ? format_small(error) : "not measured");
+}
+
+bool is_pruned(const LayerReport& layer) { return layer.sparsity.has_value(); }
+
+bool is_shown(const Page& page, const Column& column) {
+  if (column.shown == Shown::calibrated) return page.report.calibration.has_value();
+  return column.shown == Shown::always || std::any_of(page.report.layers.begin(), page.report.layers.end(), is_pruned);
+}
+
+// What the recipe asked for, and the groups that do not have it.
+void add_sparsity_cells(const LayerReport& layer, double zeros, std::string& out) {
+  const bool semi = layer.sparsity && layer.sparsity->of > 0;
+  number_cell(out, layer.sparsity ? zeros : -1, layer.sparsity ? escape_html(layer.sparsity->pattern) : "");
+  number_cell(out, semi ? static_cast<double>(layer.sparsity->violations) : -1,
+              semi ? format_count(layer.sparsity->violations) : "");
 }
 
 // Remarks, and first of all what was done instead of the method.
@@ -124,6 +143,9 @@ void add_row(const Page& page, std::size_t index, std::string& out) {
   number_cell(out, metrics.max_abs_error, format_small(metrics.max_abs_error));
   number_cell(out, metrics.clipped_fraction, format_percent(metrics.clipped_fraction));
   number_cell(out, metrics.zero_fraction, format_percent(metrics.zero_fraction));
+  if (std::any_of(page.report.layers.begin(), page.report.layers.end(), is_pruned)) {
+    add_sparsity_cells(layer, metrics.zero_fraction, out);
+  }
   number_cell(out, static_cast<double>(layer.bytes_before), format_bytes(static_cast<double>(layer.bytes_before)));
   number_cell(out, static_cast<double>(layer.bytes_after), format_bytes(static_cast<double>(layer.bytes_after)));
   print(out, "<td class=\"notes\">{}</td></tr>\n", escape_html(remarks_of(layer)));
@@ -202,7 +224,7 @@ void add_layer_table(const Page& page, std::string& out) {
   out +=
       "<div class=\"tall\" tabindex=\"0\" role=\"region\" aria-label=\"All layers\"><table id=\"layers\">\n<thead><tr>";
   for (const Column& column : kColumns) {
-    if (column.calibrated && !page.report.calibration) continue;
+    if (!is_shown(page, column)) continue;
     print(out, "<th scope=\"col\" data-key=\"{}\" data-first=\"{}\"{}>{}</th>", column.key, column.first,
           column.number ? " class=\"n\"" : "", column.label);
   }
