@@ -11,6 +11,7 @@
 #include "progress.h"
 #include "quant/convert.h"
 #include "quant/open.h"
+#include "table.h"
 #include "units.h"
 
 namespace quant::cli {

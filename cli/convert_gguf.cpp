@@ -7,6 +7,7 @@
 #include "progress.h"
 #include "quant/gguf.h"
 #include "quant/open.h"
+#include "table.h"
 #include "units.h"
 
 namespace quant::cli {

@@ -292,6 +292,7 @@ std::string identity_of(const Plan& plan, const std::vector<ModifierAlgorithm>& 
     const CalibrationPlan& data = *plan.calibration;
     text += fmt::format("\ncalibration {} chunks {} product {} experts {}", data.hash, data.chunk_tokens,
                         data.product == ProductType::bf16 ? "bf16" : "f32", plan.options.calibration.all_experts);
+    if (plan.options.calibration.unquantized_inputs) text += " unquantized inputs";
   }
   if (plan.options.sensitivities != nullptr) {
     text += "\nsensitivities " + model_fingerprint(*plan.options.sensitivities);
@@ -374,10 +375,10 @@ void finish_plan(const ModelOutline& outline, const std::vector<ModifierAlgorith
     return !linear.pruning.empty() && !linear.shape.sparsity;
   });
   if (dense > 0 && plan.layout->omits_zeros()) {
-    plan.warnings.push_back(
-        fmt::format("the zeros of {} pruned linear{} are stored: how many there will be is not known "
-                    "beforehand (zeros that the model has, several patterns, ragged blocks), or they lie in blocks of GGUF",
-                    dense, dense == 1 ? "" : "s"));
+    plan.warnings.push_back(fmt::format(
+        "the zeros of {} pruned linear{} are stored: how many there will be is not known "
+        "beforehand (zeros that the model has, several patterns, ragged blocks), or they lie in blocks of GGUF",
+        dense, dense == 1 ? "" : "s"));
   }
   // Pruned tensors that lie in the output like any other are linears that stay unquantized.
   for (const PlannedLinear& linear : plan.linears) {
