@@ -170,7 +170,7 @@ TEST_CASE("templates, exclusions and axes say what is wrong", "[batch]") {
 }
 
 TEST_CASE("options of jobs are options of the program", "[batch]") {
-  // test_batch_command.cpp gives every one of them to the program; here: no key stands there twice.
+  // That the program has them is checked in tests/cli/test_batch.cpp; here: no key stands there twice.
   for (const auto* options : {&batch_run_options(), &batch_convert_options()}) {
     std::set<std::string_view> keys;
     for (const BatchOption& option : *options) CHECK(keys.insert(option.key).second);

@@ -4,6 +4,7 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <chrono>
 #include <cmath>
 #include <functional>
@@ -11,6 +12,7 @@
 #include <set>
 #include <thread>
 
+#include "quant/batch.h"
 #include "run_quant.h"
 #include "support/catch.h"
 #include "support/temp_dir.h"
@@ -355,4 +357,19 @@ TEST_CASE("a job's output is converted and its text evaluated", "[batch]") {
   CHECK(job["converted_bytes"].get<std::uint64_t>() > 1'000'000);
   CHECK(fs::exists(dir / "out" / "w4a16-gptq" / "model.safetensors"));
   CHECK(has(read_file(dir / "out" / "batch.html"), "perplexity"));
+}
+
+TEST_CASE("every option that a job may have is one of the command that it is for", "[batch]") {
+  const auto check = [](const std::string& command, const std::vector<quant::BatchOption>& options) {
+    const Outcome help = run_quant({command, "--help"});
+    REQUIRE(help.code == 0);
+    for (const quant::BatchOption& option : options) {
+      std::string name = "--" + std::string(option.key);
+      std::replace(name.begin(), name.end(), '_', '-');
+      CAPTURE(name);
+      CHECK((has(help.out, name + " ") || has(help.out, name + "\n")));
+    }
+  };
+  check("run", quant::batch_run_options());
+  check("convert", quant::batch_convert_options());
 }
