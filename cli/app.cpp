@@ -84,9 +84,8 @@ int run(int argc, char** argv) {
   session.arguments.assign(argv + std::min(argc, 1), argv + argc);
   register_builtin_algorithms(session.registry);
   register_builtin_formats(session.registry);
-  CLI::App program("Compresses large language model checkpoints.");
-  add_commands(program, session);
-  refuse_negative_counts(program);
+  CLI::App program;
+  describe_program(program, session);
   try {
     program.parse(argc, argv);
   } catch (const CLI::Success& help) {
@@ -101,6 +100,12 @@ int run(int argc, char** argv) {
 }
 
 }  // namespace
+
+void describe_program(CLI::App& program, Session& session) {
+  program.description("Compresses large language model checkpoints.");
+  add_commands(program, session);
+  refuse_negative_counts(program);
+}
 
 void add_threads_option(CLI::App& command, int& threads) {
   command.add_option("--threads", threads, "Threads to use; all processors by default")

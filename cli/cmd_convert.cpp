@@ -42,8 +42,9 @@ constexpr std::array kUses = {OptionUse{"--container", kCopy | kLayout},
 
 std::string kinds_text(unsigned kinds) {
   std::string text;
-  for (const auto& [kind, words] : {std::pair{kCopy, "copies (--to hdf5 or safetensors, or no --to)"},
-                                    std::pair{kLayout, "--to with the name of a layout"}, std::pair{kGguf, "--to gguf"}}) {
+  for (const auto& [kind, words] :
+       {std::pair{kCopy, "copies (--to hdf5 or safetensors, or no --to)"},
+        std::pair{kLayout, "--to with the name of a layout"}, std::pair{kGguf, "--to gguf"}}) {
     if ((kinds & kind) != 0) text += fmt::format("{}{}", text.empty() ? "" : " and ", words);
   }
   return text;
@@ -53,9 +54,10 @@ std::string kinds_text(unsigned kinds) {
 void check_options(const ConvertCommand& options, Kind kind) {
   for (const OptionUse& use : kUses) {
     if ((use.kinds & kind) != 0 || options.command->get_option(use.name)->count() == 0) continue;
-    throw Error(ErrorCode::usage,
-                fmt::format("{} does nothing {}", use.name, options.to.empty() ? "without --to" : "with --to " + options.to),
-                fmt::format("it is for {}", kinds_text(use.kinds)));
+    throw Error(
+        ErrorCode::usage,
+        fmt::format("{} does nothing {}", use.name, options.to.empty() ? "without --to" : "with --to " + options.to),
+        fmt::format("it is for {}", kinds_text(use.kinds)));
   }
 }
 
@@ -169,7 +171,8 @@ void add_convert(CLI::App& program, Session& session) {
       options, convert_command);
   options->command = command;
   command
-      ->add_option("DIR", options->input, "Checkpoint: directory, .safetensors, .h5 or .gguf file; statistics (.h5) for imatrix")
+      ->add_option("DIR", options->input,
+                   "Checkpoint: directory, .safetensors, .h5 or .gguf file; statistics (.h5) for imatrix")
       ->required();
   command->add_option("OUT", options->output, "Directory to make, or the .gguf file; it must not exist");
   command->add_option("--output", options->output_option, "The same as OUT")->type_name("PATH");

@@ -21,6 +21,64 @@ std::optional<BlockType> block_type_of(const std::string& name) {
               "Q4_K and Q8_0 are; docs/gguf.md lists all.");
 }
 
+// Of the matrices that `counted` picks: how many, and their errors.
+template <class Counted>
+std::pair<std::size_t, ErrorSums> sums_of(const GgufExportResult& result, const Counted& counted) {
+  std::pair<std::size_t, ErrorSums> all;
+  for (const GgufMatrix& matrix : result.matrices) {
+    if (!counted(matrix)) continue;
+    ++all.first;
+    all.second += matrix.sums;
+  }
+  return all;
+}
+
+void print_json(const GgufExportOptions& request, const GgufExportResult& result) {
+  Json matrices = Json::array();
+  for (const GgufMatrix& matrix : result.matrices) {
+    matrices.push_back({{"name", matrix.name},
+                        {"type", block_format(matrix.type).name},
+                        {"moved", matrix.moved},
+                        {"rounded_again", matrix.rounded},
+                        {"nmse", matrix.moved ? 0.0 : summarize(matrix.sums).nmse}});
+  }
+  write_stdout(json_text(Json{{"output", request.output.string()},
+                              {"container", "gguf"},
+                              {"tensors", result.tensors},
+                              {"matrices", std::move(matrices)},
+                              {"remarks", result.remarks},
+                              {"bytes_before", result.bytes_before},
+                              {"bytes_after", result.bytes_after}}));
+}
+
+// One line for each type, with what its rounding cost.
+void print_text(const GgufExportOptions& request, const GgufExportResult& result) {
+  std::vector<std::pair<std::string, std::string>> fields = {{"output", request.output.string()},
+                                                             {"tensors", fmt::format("{}", result.tensors)}};
+  for (const BlockFormat& format : block_formats()) {
+    const auto of_type = [&](bool moved, bool rounded) {
+      return sums_of(result, [&](const GgufMatrix& m) {
+        return m.type == format.type && m.moved == moved && m.rounded == rounded;
+      });
+    };
+    const auto add = [&](const std::pair<std::size_t, ErrorSums>& some, std::string_view how) {
+      if (some.first > 0) {
+        fields.emplace_back(format.name,
+                            fmt::format("{} {}, NMSE {:.3e}", some.first, how, summarize(some.second).nmse));
+      }
+    };
+    if (const auto moved = of_type(true, false); moved.first > 0) {
+      fields.emplace_back(format.name, fmt::format("{} with their codes", moved.first));
+    }
+    add(of_type(false, false), "quantized here");
+    add(of_type(false, true), "rounded once more");
+  }
+  fields.emplace_back("size",
+                      fmt::format("{} -> {}", human_bytes(result.bytes_before), human_bytes(result.bytes_after)));
+  for (const std::string& remark : result.remarks) fields.emplace_back("note", remark);
+  write_stdout(field_list(fields));
+}
+
 }  // namespace
 
 int convert_into_gguf(const ConvertCommand& options, Session& session) {
@@ -40,22 +98,9 @@ int convert_into_gguf(const ConvertCommand& options, Session& session) {
   const GgufExportResult result = export_gguf(*checkpoint, session.registry, request);
   line.clear();
   if (session.json) {
-    write_stdout(json_text(Json{{"output", request.output.string()},
-                                {"container", "gguf"},
-                                {"tensors", result.tensors},
-                                {"moved", result.moved},
-                                {"encoded", result.encoded},
-                                {"requantized", result.requantized},
-                                {"remarks", result.remarks},
-                                {"bytes_before", result.bytes_before},
-                                {"bytes_after", result.bytes_after}}));
+    print_json(request, result);
   } else if (!options.quiet) {
-    write_stdout(field_list(
-        {{"output", request.output.string()},
-         {"tensors", fmt::format("{} ({} with their codes, {} quantized here, {} rounded once more)", result.tensors,
-                                 result.moved, result.encoded, result.requantized.size())},
-         {"size", fmt::format("{} -> {}", human_bytes(result.bytes_before), human_bytes(result.bytes_after))}}));
-    for (const std::string& remark : result.remarks) write_stdout(fmt::format("note: {}\n", remark));
+    print_text(request, result);
   }
   return kExitOk;
 }

@@ -17,6 +17,9 @@ struct Session {
   std::function<int()> action;         ///< the chosen command; returns the exit code
 };
 
+/// Name, summary, options and all commands. What `session` holds must outlive the program's parsing.
+void describe_program(CLI::App& program, Session& session);
+
 void add_inspect(CLI::App& program, Session& session);
 void add_plan(CLI::App& program, Session& session);
 void add_run(CLI::App& program, Session& session);

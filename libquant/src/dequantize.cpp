@@ -66,6 +66,7 @@ std::string plain_config(const ModelConfig& config, const std::optional<DType>& 
   Json json = Json::parse(config.text, nullptr, false);
   if (!json.is_object()) throw Error(ErrorCode::corrupt_file, "config.json is no JSON object");
   json.erase("quantization_config");
+  if (json.contains("text_config") && json["text_config"].is_object()) json["text_config"].erase("quantization_config");
   if (dtype) {
     const bool new_spelling = json.contains("dtype") && !json.contains("torch_dtype");
     json[new_spelling ? "dtype" : "torch_dtype"] = std::string(torch_dtype_name(*dtype));
@@ -91,6 +92,9 @@ class Dequantizer {
         options_.overwrite_partial ? PartialDirectory::Existing::discard : PartialDirectory::Existing::refuse;
     const PartialDirectory directory(options_.output, existing, "remove it, or give --overwrite-partial");
     try {
+      std::uint64_t bytes = 0;
+      for (const Shard& shard : shards_) bytes += shard.bytes;
+      directory.require_space(bytes);
       write_shards(directory.path());
       if (shards_.size() > 1) {
         write_file_atomically(directory.path() / index_file_name(container_.extension()), index());

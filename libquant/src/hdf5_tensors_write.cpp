@@ -72,7 +72,10 @@ class Writer {
       const Hdf5Session session(path_, ErrorCode::io);
       const Hdf5Handle access = session.need(H5Pcreate(H5P_FILE_ACCESS), H5Pclose, "prepare");
       session.need(H5Pset_libver_bounds(access.get(), H5F_LIBVER_V18, H5F_LIBVER_LATEST), "prepare");
-      file = H5Fcreate(path_.c_str(), H5F_ACC_EXCL, H5P_DEFAULT, access.get());
+      // No time stamps, here and in groups and datasets: equal tensors are equal bytes.
+      const Hdf5Handle creation = session.need(H5Pcreate(H5P_FILE_CREATE), H5Pclose, "prepare");
+      session.need(H5Pset_obj_track_times(creation.get(), false), "prepare");
+      file = H5Fcreate(path_.c_str(), H5F_ACC_EXCL, creation.get(), access.get());
       if (file < 0) session.fail("create the file");
     }
     try {
@@ -130,7 +133,19 @@ class Writer {
     }
   }
 
-  void write_tensor(hid_t file, const TensorInfo& info) const {
+  // All groups on the way to `link` that are not there yet.
+  void make_groups(const Hdf5Session& session, hid_t file, const std::string& link) {
+    for (std::size_t end = link.find('/'); end != std::string::npos; end = link.find('/', end + 1)) {
+      const std::string name = link.substr(0, end);
+      if (!groups_.insert(name).second) continue;
+      const std::string action = fmt::format("make the group '{}'", name);
+      const Hdf5Handle creation = session.need(H5Pcreate(H5P_GROUP_CREATE), H5Pclose, action);
+      session.need(H5Pset_obj_track_times(creation.get(), false), action);
+      session.need(H5Gcreate2(file, name.c_str(), H5P_DEFAULT, creation.get(), H5P_DEFAULT), H5Gclose, action);
+    }
+  }
+
+  void write_tensor(hid_t file, const TensorInfo& info) {
     const hdf5::ElementType element = [&] {
       const Hdf5Session session(path_, ErrorCode::io);
       return hdf5::element_type(info.dtype);
@@ -142,8 +157,7 @@ class Writer {
     hid_t id = -1;
     {
       const Hdf5Session session(path_, ErrorCode::io);
-      const Hdf5Handle links = session.need(H5Pcreate(H5P_LINK_CREATE), H5Pclose, action);
-      session.need(H5Pset_create_intermediate_group(links.get(), 1), action);
+      make_groups(session, file, link);
       const Hdf5Handle creation = session.need(H5Pcreate(H5P_DATASET_CREATE), H5Pclose, action);
       session.need(H5Pset_obj_track_times(creation.get(), false), action);
       if (!sizes.empty() && !empty) {
@@ -159,7 +173,7 @@ class Writer {
                                      : H5Screate_simple(static_cast<int>(sizes.size()), sizes.data(), nullptr),
                        H5Sclose, action);
       Hdf5Handle dataset = session.need(
-          H5Dcreate2(file, link.c_str(), element.file_type, space.get(), links.get(), creation.get(), H5P_DEFAULT),
+          H5Dcreate2(file, link.c_str(), element.file_type, space.get(), H5P_DEFAULT, creation.get(), H5P_DEFAULT),
           H5Dclose, action);
       write_text(session, dataset.get(), hdf5::kTypeKey, std::string(dtype_name(info.dtype)));
       id = dataset.release();
@@ -199,6 +213,7 @@ class Writer {
   const Checkpoint& checkpoint_;
   int level_;
   std::set<std::string, std::less<>> names_;
+  std::set<std::string> groups_;  // made so far
 };
 
 }  // namespace

@@ -66,7 +66,11 @@ TEST_CASE("mistakes of convert are usage errors in a sentence", "[convert]") {
       {{"convert", from, out, "--output", out}, "given twice"},
       {{"convert", from, out, "--to", "hdf5", "--container", "safetensors"}, "contradict"},
       {{"convert", from, out, "--to", "awq", "--container", "hdf5"}, "writes safetensors"},
-      {{"convert", from, out, "--requantize"}, "--requantize needs --to"},
+      {{"convert", from, out, "--requantize"}, "--requantize does nothing without --to"},
+      {{"convert", from, out, "--to", "awq", "--type", "Q4_K"}, "--type does nothing with --to awq"},
+      {{"convert", from, out, "--to", "gguf", "--weights-only"}, "--weights-only does nothing with --to gguf"},
+      {{"convert", from, out, "--to", "imatrix", "--requantize"}, "--requantize does nothing with --to imatrix"},
+      {{"convert", from, out, "--to", "gguf", "--type", "IQ1_S"}, "is no block type of GGUF that can be made"},
       {{"convert", from, out, "--to", "awq", "--scheme", "W4A16"}, "--scheme needs --requantize"},
       {{"convert", from, out, "--to", "awq", "--requantize", "--scheme", "X"}, "no preset X"},
       {{"convert", (dir / "model").string(), out, "--to", "awq"}, "is not quantized"}};

@@ -108,6 +108,7 @@ void round_trip(const Layout& layout, const QuantArgs& args, std::uint64_t rows,
 TEST_CASE("what a layout accepts it gives back, at once and in slices") {
   REQUIRE(layouts().size() >= 5);
   for (const auto& layout : layouts()) {
+    if (layout->name() == "gguf") continue;  // files are written whole: tests/gguf
     int accepted = 0;
     for (const QuantArgs& args : schemes()) {
       for (const auto& [rows, cols] : kShapes) {

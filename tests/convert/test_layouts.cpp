@@ -28,12 +28,8 @@ const Registry& registry() {
   return all;
 }
 
-void quantize(const std::filesystem::path& model, const std::filesystem::path& output, const std::string& modifier,
-              const std::string& weights, const std::string& layout) {
-  const std::string text = "quant_stage:\n  quant_modifiers:\n    " + modifier +
-                           ":\n      ignore: [lm_head]\n      config_groups:\n        group_0:\n"
-                           "          targets: [Linear]\n" +
-                           weights;
+void run_recipe(const std::filesystem::path& model, const std::filesystem::path& output, const std::string& text,
+                const std::string& layout) {
   const Recipe recipe = parse_recipe(text, "recipe", {}, registry());
   const auto checkpoint = open_checkpoint(model);
   PlanOptions options;
@@ -44,6 +40,15 @@ void quantize(const std::filesystem::path& model, const std::filesystem::path& o
   RunOptions run;
   run.output = output;
   run_plan(plan, run);
+}
+
+void quantize(const std::filesystem::path& model, const std::filesystem::path& output, const std::string& modifier,
+              const std::string& weights, const std::string& layout) {
+  const std::string text = "quant_stage:\n  quant_modifiers:\n    " + modifier +
+                           ":\n      ignore: [lm_head]\n      config_groups:\n        group_0:\n"
+                           "          targets: [Linear]\n" +
+                           weights;
+  run_recipe(model, output, text, layout);
 }
 
 std::string weights_text(int bits, bool symmetric, int group, const std::string& more = "") {
@@ -213,6 +218,55 @@ TEST_CASE("asymmetric weights in version 1 only where no zero point is 0") {
   convert(dir / "a", options);  // ranges around 0 have zero points near the middle
   convert(dir / "v1", to(dir / "back", "awq"));
   CHECK(same_file(dir / "a" / "model.safetensors", dir / "back" / "model.safetensors"));
+}
+
+TEST_CASE("zeros of pruned weights are stored where there is no mask, and stay zeros") {
+  TempDir dir;
+  write_tiny_model(dir / "model");
+  const auto prune = [&](const std::string& name, const std::string& ignored, int bits) {
+    const std::string text =
+        "quant_stage:\n  quant_modifiers:\n    MagnitudePruningModifier:\n      final_sparsity: 0.5\n"
+        "      targets: [Linear]\n    QuantizationModifier:\n      ignore: [" +
+        ignored + "]\n      config_groups:\n        group_0:\n          targets: [Linear]\n" +
+        weights_text(bits, true, 32);
+    run_recipe(dir / "model", dir / name, text, "libquant");
+  };
+  prune("some", "lm_head, 're:.*down_proj'", 4);
+  const auto options = to(dir / "ct", "compressed-tensors");
+  const auto result = convert(dir / "some", options);
+  REQUIRE(result.notes.size() == 1);
+  CHECK(
+      result.notes[0].starts_with("zeros of 14 pruned linears are stored: compressed-tensors has no place for masks"));
+  CHECK(result.notes[0].find("2 of them, which are not quantized, become plain tensors") != std::string::npos);
+  const auto some = open_checkpoint(dir / "some"), ct = open_checkpoint(options.output);
+  CHECK(compare_checkpoints(*some, *ct, registry()).equal());
+  CHECK(ct->find("model.layers.0.mlp.down_proj.weight") != nullptr);
+  CHECK(ct->config().quantization_config.find("down_proj") != std::string::npos);  // ignored by its loaders
+  auto again = to(dir / "awq", "awq");
+  const auto rtn = registry().algorithm("rtn")->create({});
+  again.requantizer = dynamic_cast<const Quantizer*>(rtn.get());
+  prune("bytes", "lm_head, 're:.*down_proj'", 8);
+  for (const ConvertedLinear& linear : convert(dir / "bytes", again).linears) {
+    CHECK(linear.exact() == linear.module.ends_with("down_proj"));  // plain tensors are not quantized by the way
+  }
+  prune("none", "'re:.*'", 4);
+  CHECK(error_of(dir / "none", to(dir / "x", "gptq")).find("is pruned and not quantized") != std::string::npos);
+}
+
+TEST_CASE("inputs are left out where it is said, also where weights are rounded again") {
+  TempDir dir;
+  write_tiny_model(dir / "model");
+  quantize(
+      dir / "model", dir / "int8", "QuantizationModifier",
+      weights_text(8, true, -1) +
+          "          input_activations: {num_bits: 8, type: int, symmetric: true, strategy: token, dynamic: true}\n",
+      "compressed-tensors");
+  auto options = to(dir / "out", "awq");
+  const auto rtn = registry().algorithm("rtn")->create({});
+  options.requantizer = dynamic_cast<const Quantizer*>(rtn.get());
+  CHECK(error_of(dir / "int8", options).find("input_activations") != std::string::npos);
+  options.weights_only = true;
+  CHECK(convert(dir / "int8", options).notes.size() == 1);
 }
 
 TEST_CASE("rounding again is measured against what the checkpoint held") {

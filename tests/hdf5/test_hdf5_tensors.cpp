@@ -2,8 +2,10 @@
 #include <sys/resource.h>
 
 #include <algorithm>
+#include <chrono>
 #include <csignal>
 #include <random>
+#include <thread>
 
 #include "pipeline/fixture.h"
 #include "quant/compare.h"
@@ -66,6 +68,18 @@ TEST_CASE("tensors of every type and shape are read back bit by bit") {
     if (level > 0) CHECK(opened->files()[0].bytes < std::filesystem::file_size(dir / "tensors.h5") + 1);
     CHECK_THROWS_AS(write_hdf5_tensors(file, source, level), Error);  // it exists
   }
+}
+
+TEST_CASE("equal tensors are equal bytes, whenever they are written") {
+  TempDir dir;
+  MemoryCheckpoint source;
+  source.set("layers.0.weight", DType::F32, {7, 5}, noise(140, 1));
+  source.set("layers.0.weight.absmax", DType::F16, {7}, noise(14, 2));
+  write_hdf5_tensors(dir / "a.h5", source, 4);
+  // Time stamps of HDF5 count seconds.
+  std::this_thread::sleep_for(std::chrono::milliseconds(1100));
+  write_hdf5_tensors(dir / "b.h5", source, 4);
+  CHECK(read_file(dir / "a.h5") == read_file(dir / "b.h5"));
 }
 
 TEST_CASE("names that a file cannot hold, and levels that deflate does not have, are refused") {

@@ -17,7 +17,8 @@ endfunction()
 
 execute_process(COMMAND ${DPKG_DEB} --field ${package} OUTPUT_VARIABLE fields COMMAND_ERROR_IS_FATAL ANY)
 require("${fields}" "Package: quant\n")
-require("${fields}" "Version: ${VERSION}\n")
+require("${fields}" "Suggests: [^\n]*libdnnl-dev")
+require("${fields}" "Version: ${VERSION}-1\n")
 foreach(library libc6 libgomp1 libdnnl2 libhdf5 libpcre2-8 libyaml-cpp)
   require("${fields}" "Depends: [^\n]*${library}")
 endforeach()
@@ -25,7 +26,9 @@ endforeach()
 execute_process(COMMAND ${DPKG_DEB} --extract ${package} ${WORK_DIR}/root COMMAND_ERROR_IS_FATAL ANY)
 foreach(path bin/quant include/quant/rtn.h include/quant/open.h include/quant/tensor.h lib/libquant_core.a
         lib/cmake/quant/quantConfig.cmake share/quant/recipes/w4a16.yaml
-        share/quant/examples/tiny-llama-novels/model.safetensors share/doc/quant/copyright)
+        share/quant/examples/tiny-llama-novels/model.safetensors share/doc/quant/copyright
+        share/doc/quant/changelog.gz share/doc/quant/changelog.Debian.gz share/doc/quant/docs/guide.md
+        share/doc/quant/docs/schemas/recipe.schema.json share/man/man1/quant.1.gz share/man/man1/quant-run.1.gz)
   if(NOT EXISTS ${WORK_DIR}/root/usr/${path})
     message(FATAL_ERROR "${package} lacks /usr/${path}")
   endif()

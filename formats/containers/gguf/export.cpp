@@ -38,6 +38,7 @@ struct Item {
   std::vector<float> values;
   BlockType type = BlockType::f32;
   bool moved = false;      ///< codes are kept
+  bool rounded = false;    ///< it was quantized, and is once more
   bool one_more = false;   ///< 1 is added: norms of Gemma
   std::uint64_t head = 0;  ///< rows of a head whose order changes; 0: they stay
 };
@@ -156,19 +157,17 @@ class Exporter {
       if (same && fits(tensor, *same)) {
         item.type = *same;
         item.moved = true;
-        ++result_.moved;
         return;
       }
       if (!options_.requantize || !wanted) {
         lossy_.push_back(fmt::format("{} ({})", tensor.name, describe(tensor.linear->args)));
         return;
       }
-      result_.requantized.push_back(tensor.name);
+      item.rounded = true;
     }
     item.type = float_type(tensor.dtype);
     if (!wanted) return;
     item.type = fallback_of(*wanted, tensor.cols);
-    ++result_.encoded;
     if (item.type != *wanted) {
       result_.remarks.push_back(fmt::format("{} has {} columns, no whole blocks of {}: it becomes {}", tensor.name,
                                             tensor.cols, block_format(*wanted).name, block_format(item.type).name));
@@ -274,6 +273,7 @@ class Exporter {
     const std::uint64_t unit = std::max<std::uint64_t>(1, item.head);
     const std::uint64_t step = std::max(unit, kSliceWeights / std::max<std::uint64_t>(1, tensor.cols) / unit * unit);
     const std::uint64_t slices = (tensor.rows + step - 1) / step, row_bytes = block_bytes(item.type, tensor.cols);
+    std::vector<ErrorSums> sums(slices);
     std::atomic<bool> failed = false;
     std::exception_ptr error;
     // Slices are written where they belong, so their order does not matter.
@@ -283,7 +283,7 @@ class Exporter {
       try {
         if (options_.scan.stop != nullptr && *options_.scan.stop) throw Error(ErrorCode::interrupted, "stopped");
         const std::uint64_t first = s * step, count = std::min(step, tensor.rows - first);
-        const std::vector<std::byte> bytes = rows_of(item, first, count);
+        const std::vector<std::byte> bytes = rows_of(item, first, count, sums[s]);
         io::write_at(file, path, offset + first * row_bytes, bytes);
         tensors_.done_reading(tensor, first, count);
       } catch (...) {
@@ -293,6 +293,10 @@ class Exporter {
       }
     }
     if (error) std::rethrow_exception(error);
+    if (block_format(item.type).weights > 1) {
+      result_.matrices.push_back({tensor.name, item.type, item.moved, item.rounded, {}});
+      for (const ErrorSums& part : sums) result_.matrices.back().sums += part;
+    }
     tensors_.done_reading(tensor);
     done_ += tensor.count();
     if (options_.scan.progress) options_.scan.progress(done_, total_);
@@ -310,7 +314,7 @@ class Exporter {
   }
 
   // Rows [first, first + count) of the file's tensor, whole heads of them.
-  std::vector<std::byte> rows_of(const Item& item, std::uint64_t first, std::uint64_t count) const {
+  std::vector<std::byte> rows_of(const Item& item, std::uint64_t first, std::uint64_t count, ErrorSums& sums) const {
     const LogicalTensor& tensor = *item.tensor;
     const std::uint64_t row_bytes = block_bytes(item.type, tensor.cols);
     std::vector<std::byte> bytes(count * row_bytes);
@@ -326,6 +330,9 @@ class Exporter {
       tensors_.read_rows(tensor, first, count, values);
       check_finite(tensor, first, values);
       encode_blocks(item.type, values, tensor.cols, importance_of(tensor), options_.encoder, bytes);
+      std::vector<float> decoded(values.size());
+      decode_blocks(item.type, bytes, decoded);
+      sums = measure_values(values, decoded);
     }
     if (item.head == 0) return bytes;
     std::vector<std::byte> ordered(bytes.size());

@@ -9,6 +9,7 @@
 
 #include "quant/block_encode.h"
 #include "quant/logical_tensors.h"
+#include "quant/metrics.h"
 #include "quant/quantized_tensor.h"
 
 namespace quant {
@@ -26,14 +27,21 @@ struct GgufExportOptions {
   ScanOptions scan;
 };
 
+/// What became of a matrix that is written in blocks.
+struct GgufMatrix {
+  std::string name;      ///< in the checkpoint
+  BlockType type;        ///< in the file
+  bool moved = false;    ///< its codes were kept
+  bool rounded = false;  ///< it was quantized before and lost precision once more
+  ErrorSums sums;        ///< of the blocks against the checkpoint's values; all 0 where codes were kept
+};
+
 struct GgufExportResult {
   std::size_t tensors = 0;
-  std::size_t moved = 0;                 ///< quantized matrices whose codes were kept
-  std::size_t encoded = 0;               ///< float matrices that were quantized
-  std::vector<std::string> requantized;  ///< matrices that lost precision once more
-  std::vector<std::string> remarks;      ///< what the user should know: fallbacks, a missing tokenizer
-  std::uint64_t bytes_before = 0;        ///< of tensors
-  std::uint64_t bytes_after = 0;         ///< of the file
+  std::vector<GgufMatrix> matrices;  ///< those in blocks, in the file's order
+  std::vector<std::string> remarks;  ///< what the user should know: fallbacks, a missing tokenizer
+  std::uint64_t bytes_before = 0;    ///< of tensors
+  std::uint64_t bytes_after = 0;     ///< of the file
 };
 
 /// Writes a GGUF file (version 3) with the model's weights, hyperparameters and tokenizer, which llama.cpp loads.

@@ -29,6 +29,10 @@ Json config_root(const ModelConfig& model) {
   Json root = Json::object();
   if (!model.text.empty()) root = parse_json(model.text, "config.json");
   if (!root.is_object()) throw Error(ErrorCode::corrupt_file, "config.json is not a JSON object");
+  // Of models of several parts, where loaders look as well; what a layout says of itself stands in the root.
+  if (const auto part = root.find("text_config"); part != root.end() && part->is_object()) {
+    part->erase("quantization_config");
+  }
   return root;
 }
 

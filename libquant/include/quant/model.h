@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "quant/checkpoint.h"
@@ -22,6 +23,9 @@ struct ModelOutline {
   std::uint64_t parameters = 0;           ///< elements of all tensors
 };
 ModelOutline outline_model(const Checkpoint& checkpoint);
+
+/// True for the names of embeddings: "model.embed_tokens", "transformer.wte".
+bool is_embedding(std::string_view module);
 
 /// Compares names with numbers by value: layers.2 before layers.10.
 bool natural_less(std::string_view a, std::string_view b);

@@ -121,7 +121,7 @@ DType element_dtype(const QuantArgs& args);
 /// Of weights that stay floating-point numbers of their own type.
 QuantArgs plain_args();
 bool is_plain(const QuantArgs& args);
-bool has_codes(const QuantArgs& args);  ///< neither plain nor blocks
+bool has_codes(const QuantArgs& args);             ///< neither plain nor blocks
 bool is_mx(const QuantArgs& args);                 ///< MXFP4, MXFP8: power-of-two (E8M0) scales over 32 columns
 bool is_nvfp4(const QuantArgs& args);              ///< E2M1, E4M3 scales over 16 columns and one F32 global scale
 bool is_ternary(const QuantArgs& args);            ///< -1, 0 and 1: symmetric 2-bit integers of the restricted range

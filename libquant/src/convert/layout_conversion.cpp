@@ -8,6 +8,7 @@
 #include <system_error>
 
 #include "convert/targets.h"
+#include "convert/unpack_blocks.h"
 #include "file_metadata.h"
 #include "output/files.h"
 #include "output/model_files.h"
@@ -121,7 +122,8 @@ void Conversion::plan_items() {
       item.stored = {{tensor.name, tensor.dtype, tensor.shape}};
     } else {
       item.linear = place.at(tensor.linear);
-      item.stored = options_.layout->stored(targets_[item.linear].scheme, tensor.linear->shape);
+      const convert::Target& target = targets_[item.linear];
+      item.stored = target.layout->stored(target.scheme, target.shape);
     }
     values_ += tensor.count();
     items_.push_back(std::move(item));
@@ -174,6 +176,7 @@ void Conversion::plan_shards() {
 std::vector<SchemeGroup> Conversion::groups() const {
   std::vector<SchemeGroup> list;
   for (std::size_t i = 0; i < targets_.size(); ++i) {
+    if (targets_[i].layout != options_.layout) continue;
     const Scheme& scheme = targets_[i].scheme;
     auto group = std::find_if(list.begin(), list.end(), [&](const SchemeGroup& g) { return g.scheme == scheme; });
     if (group == list.end()) {
@@ -194,11 +197,18 @@ std::vector<SchemeGroup> Conversion::groups() const {
 
 std::string Conversion::config_text() const {
   std::set<std::string> quantized;
-  for (const convert::Target& target : targets_) quantized.insert(target.shape.module);
+  for (const convert::Target& target : targets_) {
+    if (target.layout == options_.layout) quantized.insert(target.shape.module);
+  }
   std::vector<std::string> ignore;
   for (const Module& module : outline_model(checkpoint()).modules) {
     if (module.class_name == "Linear" && !quantized.contains(module.name)) ignore.push_back(module.name);
   }
+  for (const convert::Target& target : targets_) {
+    if (target.layout != options_.layout && !is_embedding(target.shape.module)) ignore.push_back(target.shape.module);
+  }
+  std::sort(ignore.begin(), ignore.end(), natural_less);
+  ignore.erase(std::unique(ignore.begin(), ignore.end()), ignore.end());
   const auto list = groups();
   if (const auto problems = options_.layout->contradictions(list); !problems.empty()) {
     throw Error(ErrorCode::unsupported, problems.front(), "", "NotExact");
@@ -213,6 +223,13 @@ void Conversion::plan() {
                 "'quant run' quantizes it");
   }
   targets_ = convert::find_targets(source_, options_, result_.notes);
+  const auto coded = [&](const convert::Target& target) { return target.layout == options_.layout; };
+  if (!targets_.empty() && std::none_of(targets_.begin(), targets_.end(), coded)) {
+    throw Error(ErrorCode::usage,
+                fmt::format("{} is pruned and not quantized: {} has no place for it", checkpoint().location().string(),
+                            options_.layout->name()),
+                "'quant dequantize' writes it as plain tensors, which every loader reads");
+  }
   plan_caches();
   config_ = config_text();
   plan_items();
@@ -276,6 +293,22 @@ ErrorSums round_scales(QuantizedTensor& old, const QuantArgs& to, DType scale_dt
   return sums;
 }
 
+QuantizedTensor unpacked(QuantizedTensor blocks) {
+  QuantizedTensor out;
+  convert::unpack_blocks(blocks, out);
+  return out;
+}
+
+/// Plain numbers instead of blocks.
+QuantizedTensor values_of(const QuantizedTensor& blocks) {
+  QuantizedTensor out;
+  out.resize(plain_args(), blocks.rows, blocks.cols);
+  for (std::uint64_t r = 0; r < blocks.rows; ++r) {
+    dequantize_row(blocks, r, std::span(out.plain).subspan(r * blocks.cols, blocks.cols));
+  }
+  return out;
+}
+
 ErrorSums Conversion::convert_rows(const Item& item, std::uint64_t first, std::uint64_t count, MemorySink& sink) const {
   const StoredLinear& linear = *item.tensor->linear;
   const convert::Target& target = targets_[item.linear];
@@ -286,12 +319,16 @@ ErrorSums Conversion::convert_rows(const Item& item, std::uint64_t first, std::u
     old.input_global_scale = linear.input->global_scale;
     old.input_zero_point = static_cast<std::int8_t>(std::clamp(linear.input->zero_point, -128.0F, 127.0F));
   }
-  const DType scale_dtype = options_.layout->scale_dtype(*target.scheme.weights, linear.shape.dtype);
+  const DType scale_dtype = target.layout->scale_dtype(*target.scheme.weights, target.shape.dtype);
   ErrorSums sums;
   try {
-    if (target.reason.empty()) {
+    if (is_plain(*target.scheme.weights) && has_blocks(old.args)) {
+      converted = values_of(old);
+    } else if (target.reason.empty()) {
+      if (has_blocks(old.args) && !has_blocks(*target.scheme.weights)) old = unpacked(std::move(old));
       move_codes(old, *target.scheme.weights, scale_dtype, converted);
     } else if (target.only_scales) {
+      if (has_blocks(old.args)) old = unpacked(std::move(old));
       sums = round_scales(old, *target.scheme.weights, scale_dtype, converted);
     } else {
       sums = round_again(linear, target, old, scale_dtype, converted);
@@ -300,7 +337,7 @@ ErrorSums Conversion::convert_rows(const Item& item, std::uint64_t first, std::u
     if (error.kind() != "NotExact") throw;
     throw Error(error.code(), fmt::format("{}: {}", linear.shape.module, error.what()), error.hint(), error.kind());
   }
-  options_.layout->write_rows(target.scheme, linear.shape, first, converted, sink);
+  target.layout->write_rows(target.scheme, target.shape, first, converted, sink);
   return sums;
 }
 
@@ -308,8 +345,7 @@ void Conversion::write_linear(const Item& item, ContainerWriter& writer) {
   const LogicalTensor& tensor = *item.tensor;
   MemorySink sink(item.stored);
   std::vector<RowBlock> blocks;
-  append_blocks(0, tensor.rows, convert::rows_at_once(source_, tensor, *options_.layout, targets_[item.linear].scheme),
-                blocks);
+  append_blocks(0, tensor.rows, convert::rows_at_once(source_, tensor, targets_[item.linear]), blocks);
   std::vector<std::uint64_t> costs;
   for (const RowBlock& block : blocks) costs.push_back(block.count * tensor.cols);
   std::vector<ErrorSums> sums(blocks.size());
@@ -388,6 +424,7 @@ LayoutConversionResult Conversion::run() {
       options_.overwrite_partial ? PartialDirectory::Existing::discard : PartialDirectory::Existing::refuse;
   const PartialDirectory directory(options_.output, existing, "remove it, or give --overwrite-partial");
   try {
+    directory.require_space(result_.bytes_after);
     for (Shard& shard : shards_) write_shard(directory.path(), shard);
     write_small_files(directory.path());
     directory.commit();

@@ -5,12 +5,16 @@
 #include <algorithm>
 #include <array>
 #include <atomic>
+#include <cmath>
 #include <map>
 #include <numeric>
 
+#include "convert/unpack_blocks.h"
+#include "dense_layout.h"
 #include "parallel_tasks.h"
 #include "quant/algorithm.h"
 #include "quant/error.h"
+#include "quant/model.h"
 
 namespace quant::convert {
 namespace {
@@ -18,15 +22,17 @@ namespace {
 constexpr std::array kPlainTypes = {DType::F32, DType::F16, DType::BF16};
 constexpr std::array<int, 8> kBits = {1, 2, 3, 4, 5, 6, 7, 8};
 
-bool is_plain(DType type) { return std::find(kPlainTypes.begin(), kPlainTypes.end(), type) != kPlainTypes.end(); }
+bool is_float(DType type) { return std::find(kPlainTypes.begin(), kPlainTypes.end(), type) != kPlainTypes.end(); }
 
 bool holds_all_of(DType wide, DType narrow) { return wide == narrow || wide == DType::F32; }
 
-/// Which types hold every scale of some linears exactly.
+/// Which types hold every scale of some linears exactly, whether float16 has each at least nearly, and whether all
+/// blocks are codes of one grid.
 struct Facts {
-  std::atomic<bool> f16 = true, bf16 = true, looked = false;
+  std::atomic<bool> f16 = true, bf16 = true, f16_range = true, grid = true, looked = false;
+  bool all_false() const { return !f16 && !bf16 && !f16_range && !grid; }
   bool fits(DType type, DType stored) const {
-    if (!is_plain(type) || holds_all_of(type, stored)) return true;
+    if (!is_float(type) || holds_all_of(type, stored)) return true;
     return type == DType::F16 ? f16.load() : bf16.load();
   }
 };
@@ -38,6 +44,11 @@ void look_at(const QuantizedTensor& slice, Facts& facts) {
   };
   if (facts.f16 && !exact(DType::F16)) facts.f16 = false;
   if (facts.bf16 && !exact(DType::BF16)) facts.bf16 = false;
+  const bool in_range = std::all_of(values.begin(), values.end(), [](float value) {
+    const float rounded = round_to_dtype(DType::F16, value);
+    return std::isfinite(rounded) && (rounded != 0 || value == 0);
+  });
+  if (!in_range) facts.f16_range = false;
 }
 
 // Linears that shall get the same type of scales, so that they stay one group in config.json.
@@ -61,12 +72,31 @@ class Chooser {
   void requantize(const StoredLinear& linear, Target& target) const;
   void refuse_inexact(const std::vector<Target>& targets) const;
   void note_inputs(const std::vector<Target>& targets) const;
+  void note_zeros(const std::vector<Target>& targets) const;
 
   const LogicalTensors& source_;
   const LayoutConversionOptions& options_;
   std::vector<std::string>& notes_;
   std::map<Key, Facts> facts_;
 };
+
+QuantizedTensor unpacked(const QuantizedTensor& blocks) {
+  QuantizedTensor out;
+  unpack_blocks(blocks, out);
+  return out;
+}
+
+// Scales of blocks are float16, whatever the model's own type was.
+LinearShape shape_of(const StoredLinear& linear) {
+  LinearShape shape = linear.shape;
+  if (has_blocks(linear.args)) shape.dtype = DType::F16;
+  return shape;
+}
+
+// What the codes are moved from: blocks that are a grid count as one.
+QuantArgs grid_args(const StoredLinear& linear) {
+  return has_blocks(linear.args) ? grid_of_blocks(*linear.args.block).value_or(linear.args) : linear.args;
+}
 
 Key key_of(const StoredLinear& linear) { return {describe(linear.args), linear.scale_dtype, linear.shape.dtype}; }
 
@@ -85,7 +115,7 @@ std::optional<std::string> Chooser::refusal(const StoredLinear& linear, const Qu
     // The layout asks whether there is a range; it is in the checkpoint.
     scheme.input_activations->observer_kwargs["absmax"] = 1.0;
   }
-  return options_.layout->unsupported(scheme, linear.shape);
+  return options_.layout->unsupported(scheme, shape_of(linear));
 }
 
 // LLM.int8() is a way to multiply, which the weights do not depend on; other inputs are part of what a model computes.
@@ -103,8 +133,9 @@ QuantArgs without_scale_type(QuantArgs args) {
 // As it is; in a layout without its bits with more of them; and with scales repeated where the layout knows no such
 // sharing.
 std::vector<QuantArgs> Chooser::exact_candidates(const StoredLinear& linear) const {
-  const QuantArgs base = without_scale_type(linear.args);
+  const QuantArgs base = without_scale_type(grid_args(linear));
   std::vector<QuantArgs> list = {base};
+  if (has_blocks(linear.args) && !has_blocks(base)) list.insert(list.begin(), linear.args);
   if (base.type != NumberType::integer) return list;
   const auto add_sharings = [&](const QuantArgs& args) {
     list.push_back(args);
@@ -141,10 +172,15 @@ const Facts& Chooser::facts_of(const StoredLinear& linear) {
     ScanOptions scan = options_.scan;
     scan.progress = nullptr;  // the second pass draws
     run_tasks(costs, scan, [&](std::size_t i) {
-      if (!facts.f16 && !facts.bf16) return;
+      if (facts.all_false()) return;
       QuantizedTensor slice;
       layout.read_rows(source_.checkpoint(), other, blocks[i].first, blocks[i].count, slice);
-      look_at(slice, facts);
+      try {
+        look_at(has_blocks(slice.args) ? unpacked(slice) : slice, facts);
+      } catch (const Error& error) {
+        if (error.kind() != "NotExact") throw;
+        facts.grid = false;
+      }
     });
     source_.done_reading(tensor);
   }
@@ -156,34 +192,54 @@ void Chooser::choose_scale_type(const StoredLinear& linear, bool inputs, QuantAr
   if (args.type == NumberType::floating) return;
   const auto holds = [&](const QuantArgs& trial) {
     if (refusal(linear, trial, inputs)) return false;
-    const DType type = options_.layout->scale_dtype(trial, linear.shape.dtype);
+    const DType type = options_.layout->scale_dtype(trial, shape_of(linear).dtype);
     return holds_all_of(type, linear.scale_dtype) || facts_of(linear).fits(type, linear.scale_dtype);
   };
   if (holds(args)) return;
   for (const DType type : {linear.scale_dtype, DType::F32}) {
     QuantArgs trial = args;
     trial.scale_dtype = type;
-    if (!is_plain(type) || !holds(trial)) continue;
+    if (!is_float(type) || !holds(trial)) continue;
     args = trial;
     return;
   }
   reason = fmt::format("scales of {} are no values of {}, in which {} stores them", dtype_name(linear.scale_dtype),
-                       dtype_name(options_.layout->scale_dtype(args, linear.shape.dtype)), options_.layout->name());
+                       dtype_name(options_.layout->scale_dtype(args, shape_of(linear).dtype)), options_.layout->name());
 }
 
 Target Chooser::choose_one(const StoredLinear& linear) {
+  Target target{options_.layout, {}, shape_of(linear), {}, false};
+  if (!options_.layout->omits_zeros()) target.shape.sparsity.reset();
+  if (is_plain(linear.args) && !options_.layout->omits_zeros()) {
+    target.layout = &dense_layout();
+    target.scheme = scheme_of(linear, linear.args, false);
+    target.scheme.format.reset();
+    return target;
+  }
+  if (has_blocks(linear.args) && is_embedding(linear.shape.module) && refusal(linear, linear.args, false)) {
+    target.layout = &dense_layout();
+    target.shape.dtype = DType::F32;
+    target.scheme = scheme_of(linear, plain_args(), false);
+    target.scheme.format.reset();
+    return target;
+  }
   const bool inputs = keeps_inputs(linear);
-  Target target;
-  target.shape = linear.shape;
   for (const QuantArgs& args : exact_candidates(linear)) {
-    if (refusal(linear, args, inputs) || why_not_movable(linear.args, args, linear.shape.rows, linear.shape.cols)) {
+    const QuantArgs from = has_blocks(args) ? linear.args : grid_args(linear);
+    if (refusal(linear, args, inputs) || why_not_movable(from, args, linear.shape.rows, linear.shape.cols)) {
       continue;
+    }
+    if (has_blocks(linear.args) && !has_blocks(args) && !facts_of(linear).grid) {
+      target.reason = "the minimum of a block is no multiple of its scale";
+      break;
     }
     QuantArgs chosen = args;
     choose_scale_type(linear, inputs, chosen, target.reason);
     target.scheme = scheme_of(linear, chosen, inputs);
     // Rounding scales alone costs far less than finding codes again.
-    target.only_scales = !target.reason.empty() && !options_.requantized;
+    const bool in_range = options_.layout->scale_dtype(chosen, target.shape.dtype) != DType::F16 ||
+                          target.reason.empty() || facts_of(linear).f16_range;
+    target.only_scales = !target.reason.empty() && !options_.requantized && in_range;
     if (target.reason.empty() || target.only_scales) return target;
     break;
   }
@@ -229,7 +285,7 @@ std::vector<QuantArgs> rounded_candidates(const QuantArgs& from, std::uint64_t c
 }
 
 void Chooser::requantize(const StoredLinear& linear, Target& target) const {
-  const bool inputs = !options_.weights_only && linear.input && !refusal(linear, linear.args, true);
+  const bool inputs = keeps_inputs(linear);
   std::uint64_t common = 0;
   for (const StoredLinear& other : source_.linears()) common = std::gcd(common, other.shape.cols);
   std::vector<QuantArgs> candidates = rounded_candidates(linear.args, common);
@@ -240,6 +296,10 @@ void Chooser::requantize(const StoredLinear& linear, Target& target) const {
     return;
   }
   const auto why = refusal(linear, candidates.front(), inputs);
+  if (inputs && !refusal(linear, candidates.front(), false)) {
+    throw Error(ErrorCode::unsupported, fmt::format("{}: {}", linear.shape.module, *why),
+                "--weights-only leaves out how inputs are quantized", "NotExact");
+  }
   throw Error(ErrorCode::unsupported,
               fmt::format("{} has no place in {} however it is rounded: {}", linear.shape.module,
                           options_.layout->name(), why.value_or("the algorithm makes no such weights")),
@@ -282,11 +342,28 @@ void Chooser::note_inputs(const std::vector<Target>& targets) const {
                                options_.layout->name()));
 }
 
+void Chooser::note_zeros(const std::vector<Target>& targets) const {
+  std::size_t pruned = 0, dense = 0, embeddings = 0;
+  for (std::size_t i = 0; i < targets.size(); ++i) {
+    pruned += source_.linears()[i].shape.sparsity && !targets[i].shape.sparsity ? 1 : 0;
+    if (targets[i].layout == options_.layout) continue;
+    (has_blocks(source_.linears()[i].args) ? embeddings : dense) += 1;
+  }
+  if (embeddings > 0)
+    notes_.push_back("the embedding was in blocks and becomes a plain tensor of F32, which holds it exactly");
+  if (pruned == 0) return;
+  std::string note =
+      fmt::format("zeros of {} pruned linears are stored: {} has no place for masks", pruned, options_.layout->name());
+  if (dense > 0) note += fmt::format("; {} of them, which are not quantized, become plain tensors", dense);
+  notes_.push_back(std::move(note));
+}
+
 std::vector<Target> Chooser::choose() {
   std::vector<Target> targets;
   for (const StoredLinear& linear : source_.linears()) targets.push_back(choose_one(linear));
   if (options_.requantizer == nullptr) refuse_inexact(targets);
   note_inputs(targets);
+  note_zeros(targets);
   return targets;
 }
 
@@ -297,13 +374,13 @@ std::vector<Target> find_targets(const LogicalTensors& source, const LayoutConve
   return Chooser(source, options, notes).choose();
 }
 
-std::uint64_t rows_at_once(const LogicalTensors& source, const LogicalTensor& tensor, const Layout& layout,
-                           const Scheme& scheme) {
+std::uint64_t rows_at_once(const LogicalTensors& source, const LogicalTensor& tensor, const Target& target) {
   const std::uint64_t most = std::max<std::uint64_t>(tensor.rows, 1);
   std::uint64_t unit = 1;
   for (const std::uint64_t part :
-       {source.layout()->read_alignment(*tensor.linear), layout.row_alignment(scheme),
-        scale_row_alignment(tensor.linear->args, tensor.cols), scale_row_alignment(*scheme.weights, tensor.cols)}) {
+       {source.layout()->read_alignment(*tensor.linear), target.layout->row_alignment(target.scheme),
+        scale_row_alignment(tensor.linear->args, tensor.cols),
+        scale_row_alignment(*target.scheme.weights, tensor.cols)}) {
     const std::uint64_t step = std::clamp<std::uint64_t>(part, 1, most);
     unit = unit / std::gcd(unit, step) >= most / step + 1 ? most : std::min(most, std::lcm(unit, step));
   }

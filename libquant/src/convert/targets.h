@@ -10,10 +10,11 @@
 namespace quant::convert {
 
 struct Target {
-  Scheme scheme;             ///< in the other layout, its format and inputs included
-  LinearShape shape;         ///< with the type that decides the layout's own type of scales
-  std::string reason;        ///< why its values must be rounded again; empty: codes are moved
-  bool only_scales = false;  ///< with a reason: scales alone are rounded to the layout's type, and codes moved
+  const Layout* layout = nullptr;  ///< the other one; dense_layout() for pruned weights that have no codes
+  Scheme scheme;                   ///< in the other layout, its format and inputs included
+  LinearShape shape;               ///< with the type that decides the layout's own type of scales
+  std::string reason;              ///< why its values must be rounded again; empty: codes are moved
+  bool only_scales = false;        ///< with a reason: scales alone are rounded to the layout's type, and codes moved
 };
 
 /// The targets of all linears, in their order. Reads all scales and zero points where the layout stores scales in a
@@ -23,7 +24,6 @@ std::vector<Target> find_targets(const LogicalTensors& source, const LayoutConve
                                  std::vector<std::string>& notes);
 
 /// Rows of `linear` that are read, moved and written at a time: whole units of both layouts, about a million values.
-std::uint64_t rows_at_once(const LogicalTensors& source, const LogicalTensor& tensor, const Layout& layout,
-                           const Scheme& scheme);
+std::uint64_t rows_at_once(const LogicalTensors& source, const LogicalTensor& tensor, const Target& target);
 
 }  // namespace quant::convert

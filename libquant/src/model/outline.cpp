@@ -79,6 +79,8 @@ bool natural_less(std::string_view a, std::string_view b) {
   return a < b;  // equal but for leading zeros
 }
 
+bool is_embedding(std::string_view module) { return is_embedding_name(last_part(module)); }
+
 ModelOutline outline_model(const Checkpoint& checkpoint) {
   ModelOutline outline;
   for (const TensorInfo& tensor : checkpoint.tensors()) {

@@ -1,6 +1,7 @@
 #include "output/partial_directory.h"
 
 #include <fcntl.h>
+#include <fmt/format.h>
 #include <sys/file.h>
 #include <sys/stat.h>
 
@@ -61,6 +62,16 @@ bool PartialDirectory::is_ours() const {
   struct stat named {};
   return ::fstat(lock_.get(), &locked) == 0 && ::stat(path_.c_str(), &named) == 0 && locked.st_ino == named.st_ino &&
          locked.st_dev == named.st_dev;
+}
+
+void PartialDirectory::require_space(std::uint64_t bytes) const {
+  std::error_code failed;
+  const auto space = fs::space(path_, failed);
+  if (failed || space.available >= bytes) return;
+  throw Error(ErrorCode::io,
+              fmt::format("{} has {:.1f} MB free, the output needs {:.1f} MB", path_.parent_path().string(),
+                          static_cast<double>(space.available) / 1e6, static_cast<double>(bytes) / 1e6),
+              "free some space or choose another output");
 }
 
 void PartialDirectory::clear() const {

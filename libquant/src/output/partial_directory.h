@@ -1,6 +1,7 @@
 // "<output>.partial": where an output is made before it gets its name.
 #pragma once
 
+#include <cstdint>
 #include <filesystem>
 
 #include "output/files.h"
@@ -23,6 +24,8 @@ class PartialDirectory {
   const std::filesystem::path& path() const { return path_; }
   /// There was content to go on with.
   bool resumed() const { return resumed_; }
+  /// Throws Error{io} if the disk has less than `bytes` free.
+  void require_space(std::uint64_t bytes) const;
   /// Removes the content.
   void clear() const;
   /// Removes the directory itself too.

@@ -85,16 +85,14 @@ class Run {
   }
 
   void check_space() const {
-    std::error_code failed;
-    const auto space = std::filesystem::space(partial(), failed);
+    if (directory_.resumed()) return;
     const std::uint64_t temporary = plan_.calibration ? plan_.calibration->disk_bytes : 0;
-    const std::uint64_t needed = plan_.output_bytes + report_bytes() + temporary;
-    if (failed || directory_.resumed() || space.available >= needed) return;
-    directory_.remove();
-    throw Error(ErrorCode::io,
-                fmt::format("{} has {:.1f} MB free, the output needs {:.1f} MB", partial().parent_path().string(),
-                            static_cast<double>(space.available) / 1e6, static_cast<double>(needed) / 1e6),
-                "free some space or choose another output");
+    try {
+      directory_.require_space(plan_.output_bytes + report_bytes() + temporary);
+    } catch (const Error&) {
+      directory_.remove();
+      throw;
+    }
   }
 
   void check_statistics_place() const {

@@ -39,7 +39,7 @@ class StructuredRun {
 
   RunReport execute() {
     try {
-      check_space();
+      directory_.require_space(plan_.output_bytes);
       return make();
     } catch (...) {
       directory_.remove();
@@ -55,17 +55,6 @@ class StructuredRun {
   static PartialDirectory::Existing existing(const RunOptions& options) {
     if (options.resume) return PartialDirectory::Existing::resume;
     return options.overwrite_partial ? PartialDirectory::Existing::discard : PartialDirectory::Existing::refuse;
-  }
-
-  void check_space() const {
-    std::error_code failed;
-    const auto space = std::filesystem::space(directory_.path(), failed);
-    if (failed || space.available >= plan_.output_bytes) return;
-    throw Error(
-        ErrorCode::io,
-        fmt::format("{} has {:.1f} MB free, the output needs {:.1f} MB", directory_.path().parent_path().string(),
-                    static_cast<double>(space.available) / 1e6, static_cast<double>(plan_.output_bytes) / 1e6),
-        "free some space or choose another output");
   }
 
   RunReport make() {
