@@ -59,6 +59,7 @@ void add_commands(CLI::App& program, Session& session) {
   add_convert(program, session);
   add_eval(program, session);
   add_sensitivity(program, session);
+  add_batch(program, session);
   add_recipes(program, session);
   add_bench(program, session);
 }

@@ -15,6 +15,7 @@
 #include "quant/report.h"
 #include "report_fields.h"
 #include "report_file.h"
+#include "run_command.h"
 #include "run_evaluation.h"
 #include "sparsity_profiles.h"
 #include "structured.h"
@@ -23,16 +24,6 @@
 
 namespace quant::cli {
 namespace {
-
-struct RunCommand {
-  PlanRequest request;
-  MixedRequest mixed;
-  EvaluationRequest evaluation;
-  std::string output;
-  bool resume = false;
-  bool overwrite_partial = false;
-  bool quiet = false;
-};
 
 std::string shell_word(const std::string& word) {
   const auto plain = [](char c) {
@@ -311,40 +302,59 @@ int run_command(const RunCommand& options, Session& session) {
 
 }  // namespace
 
+void add_run_options(CLI::App& command, RunCommand& options) {
+  add_plan_options(command, options.request);
+  command.add_option("--output", options.output, "Directory to make; it must not exist")->type_name("DIR");
+  CLI::Option* resume = command.add_flag("--resume", options.resume, "Continue an interrupted run from DIR.partial");
+  command.add_flag("--overwrite-partial", options.overwrite_partial, "Discard DIR.partial and start again")
+      ->excludes(resume);
+  command.add_flag("--quiet", options.quiet, "No progress, no warnings and no summary");
+  command
+      .add_flag("--block-errors", options.request.block_errors,
+                "Measure the error of each decoder layer's output: the unquantized model runs beside, a second pass")
+      ->group("Calibration");
+  command
+      .add_option("--save-statistics", options.request.save_statistics,
+                  "Keep the statistics of the pass, for --statistics of another run")
+      ->type_name("FILE")
+      ->group("Calibration");
+  add_evaluation_options(command, options.evaluation);
+  const std::string group = "Mixed precision";
+  add_target_options(command, options.mixed, group);
+  command
+      .add_option("--sensitivity", options.mixed.report, "Report of 'quant sensitivity' to use; else it is measured")
+      ->type_name("FILE")
+      ->group(group);
+  add_measure_options(command, options.mixed, group);
+  command
+      .add_option("--sensitivity-samples", options.mixed.samples,
+                  "Calibration sequences to measure on, spread over the file; 0: all")
+      ->type_name("N")
+      ->default_str(std::to_string(kDefaultSamples))
+      ->group(group);
+}
+
 void add_run(CLI::App& program, Session& session) {
   const auto options = std::make_shared<RunCommand>();
   CLI::App* command =
       add_command(program, session, "run", "Compress a model with a recipe and report every layer's error",
                   "quant run w4a16 --model examples/tiny-llama-novels --output tiny-w4a16", options, run_command);
-  add_plan_options(*command, options->request);
-  command->add_option("--output", options->output, "Directory to make; it must not exist")->type_name("DIR");
-  CLI::Option* resume = command->add_flag("--resume", options->resume, "Continue an interrupted run from DIR.partial");
-  command->add_flag("--overwrite-partial", options->overwrite_partial, "Discard DIR.partial and start again")
-      ->excludes(resume);
-  command->add_flag("--quiet", options->quiet, "No progress, no warnings and no summary");
-  command
-      ->add_flag("--block-errors", options->request.block_errors,
-                 "Measure the error of each decoder layer's output: the unquantized model runs beside, a second pass")
-      ->group("Calibration");
-  command
-      ->add_option("--save-statistics", options->request.save_statistics,
-                   "Keep the statistics of the pass, for --statistics of another run")
-      ->type_name("FILE")
-      ->group("Calibration");
-  add_evaluation_options(*command, options->evaluation);
-  const std::string group = "Mixed precision";
-  add_target_options(*command, options->mixed, group);
-  command
-      ->add_option("--sensitivity", options->mixed.report, "Report of 'quant sensitivity' to use; else it is measured")
-      ->type_name("FILE")
-      ->group(group);
-  add_measure_options(*command, options->mixed, group);
-  command
-      ->add_option("--sensitivity-samples", options->mixed.samples,
-                   "Calibration sequences to measure on, spread over the file; 0: all")
-      ->type_name("N")
-      ->default_str(std::to_string(kDefaultSamples))
-      ->group(group);
+  add_run_options(*command, *options);
+}
+
+RunCommand parse_run(const std::vector<std::string>& arguments) {
+  CLI::App program("quant run");
+  RunCommand options;
+  add_run_options(program, options);
+  try {
+    program.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+  } catch (const CLI::ParseError& error) {
+    throw Error(ErrorCode::usage, error.what());
+  }
+  require_output(options);
+  check_mixed(options.mixed);
+  check_evaluation_options(options.evaluation);
+  return options;
 }
 
 }  // namespace quant::cli

@@ -84,6 +84,10 @@ void add_calibration_options(CLI::App& command, PlanRequest& request) {
       ->group(group);
   add_chat_template_option(command, request.chat_template)->group(group);
   command.add_flag("--all-experts", request.all_experts, "Let every expert see every token")->group(group);
+  command
+      .add_flag("--unquantized-inputs", request.unquantized_inputs,
+                "Linears learn from the inputs of the unquantized model, not of what was coded before them")
+      ->group(group);
   command.add_option("--product", request.product, "Operands of matrix products; by default the fastest here")
       ->check(CLI::IsMember({"f32", "bf16"}))
       ->group(group);
@@ -99,6 +103,7 @@ CalibrationRequest calibration_request(const PlanRequest& request) {
   calibration.file = request.calibration;
   calibration.statistics = request.statistics;
   calibration.save_statistics = request.save_statistics;
+  calibration.unquantized_inputs = request.unquantized_inputs;
   calibration.block_errors = request.block_errors;
   calibration.data.samples = request.samples;
   calibration.data.seq_len = request.seq_len;

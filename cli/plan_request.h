@@ -34,6 +34,7 @@ struct PlanRequest {
   std::string activation_memory;
   std::string statistics;
   std::string sensitivities;
+  bool unquantized_inputs = false;
   bool block_errors = false;    ///< of `run` only
   std::string save_statistics;  ///< of `run` only
   bool strict = false;

@@ -32,6 +32,7 @@ void add_eval(CLI::App& program, Session& session);
 void add_sensitivity(CLI::App& program, Session& session);
 void add_recipes(CLI::App& program, Session& session);
 void add_bench(CLI::App& program, Session& session);
+void add_batch(CLI::App& program, Session& session);
 
 /// A subcommand that runs `action` with its own Options; `example` ends its help.
 template <class Options>

@@ -32,6 +32,7 @@ void check_options(const PlanRequest& request, bool mixed) {
                                                 {!request.save_statistics.empty(), "--save-statistics"},
                                                 {request.block_errors, "--block-errors"},
                                                 {request.all_experts, "--all-experts"},
+                                                {request.unquantized_inputs, "--unquantized-inputs"},
                                                 {mixed, "a target of mixed precision"}};
   for (const auto& [is_given, name] : given) {
     if (!is_given) continue;
@@ -228,6 +229,14 @@ void print_summary(const StructuredPlan& plan, const StructuredRunRequest& reque
 }
 
 }  // namespace
+
+std::optional<StructuredOutline> outline_structured_recipe(const PlanRequest& request, bool mixed,
+                                                           const Registry& registry) {
+  const auto recipe = structured_recipe(request, registry);
+  if (!recipe) return std::nullopt;
+  const Prepared prepared = prepare(request, *recipe, registry, mixed);
+  return StructuredOutline{prepared.plan.problems, prepared.plan.warnings, prepared.plan.peak_memory};
+}
 
 std::optional<int> plan_structured_recipe(const PlanRequest& request, Session& session) {
   const auto recipe = structured_recipe(request, session.registry);

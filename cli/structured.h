@@ -20,6 +20,16 @@ struct StructuredRunRequest {
   bool mixed = false;  ///< options of mixed precision were given
 };
 
+/// What a batch needs to know of a plan.
+struct StructuredOutline {
+  std::vector<std::string> problems;
+  std::vector<std::string> warnings;
+  std::uint64_t peak_memory = 0;
+};
+/// Nothing for other recipes. Throws as plan_structured_recipe.
+std::optional<StructuredOutline> outline_structured_recipe(const PlanRequest& request, bool mixed,
+                                                           const Registry& registry);
+
 /// The exit code if the recipe is one of these, else nothing.
 std::optional<int> plan_structured_recipe(const PlanRequest& request, Session& session);
 std::optional<int> run_structured_recipe(const PlanRequest& request, const StructuredRunRequest& run, Session& session);

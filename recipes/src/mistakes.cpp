@@ -62,7 +62,7 @@ void Mistakes::throw_if_any() const {
     message += at(sorted[i].place).to_string() + ": " + sorted[i].sentence;
   }
   if (shown < count()) message += fmt::format("\n{}: and {} more mistakes", file_, count() - shown);
-  throw Error(ErrorCode::recipe, message, "The recipe language is described in docs/recipes.md.");
+  throw Error(ErrorCode::recipe, message, hint_);
 }
 
 std::string in_quotes(std::string_view text) {

@@ -20,7 +20,11 @@ struct Place {
 
 class Mistakes {
  public:
-  explicit Mistakes(std::string file) : file_(std::move(file)) {}
+  /// `what` the file is, and the `hint` that ends what is thrown.
+  explicit Mistakes(std::string file, std::string what = "recipe",
+                    std::string hint = "The recipe language is described in docs/recipes.md.")
+      : file_(std::move(file)), what_(std::move(what)), hint_(std::move(hint)) {}
+  const std::string& what() const { return what_; }
 
   /// `sentence` is cut and its control characters are escaped, so that every mistake stays one readable line.
   void add(Place place, std::string_view sentence);
@@ -40,6 +44,8 @@ class Mistakes {
     std::string sentence;
   };
   std::string file_;
+  std::string what_;
+  std::string hint_;
   std::vector<Mistake> found_;
   std::size_t dropped_ = 0;
   std::set<std::pair<int, int>> settled_;

@@ -31,7 +31,8 @@ class TreeBuilder final : public YAML::EventHandler {
   }
 
   void OnDocumentStart(const YAML::Mark& mark) override {
-    if (documents_++ > 0) throw Stop{place(mark), "a recipe is one YAML document, a second one begins here"};
+    if (documents_++ > 0)
+      throw Stop{place(mark), "a " + mistakes_.what() + " is one YAML document, a second one begins here"};
   }
   void OnDocumentEnd() override {}
 
@@ -81,7 +82,7 @@ class TreeBuilder final : public YAML::EventHandler {
 
   Node* add(Node::Kind kind, const YAML::Mark& mark, YAML::anchor_t anchor) {
     if (document_.nodes.size() >= kMostNodes) {
-      throw Stop{place(mark), fmt::format("the recipe has more than {} values", kMostNodes)};
+      throw Stop{place(mark), fmt::format("the {} has more than {} values", mistakes_.what(), kMostNodes)};
     }
     Node& node = document_.nodes.emplace_back();
     node.kind = kind;
@@ -93,7 +94,7 @@ class TreeBuilder final : public YAML::EventHandler {
 
   void check_tag(const YAML::Mark& mark, const std::string& tag) {
     if (tag.empty() || tag == "?" || tag == "!") return;
-    mistakes_.add(place(mark), "recipes have no tags, remove " + in_quotes(tag));
+    mistakes_.add(place(mark), mistakes_.what() + "s have no tags, remove " + in_quotes(tag));
   }
 
   void begin(Node::Kind kind, const YAML::Mark& mark, const std::string& tag, YAML::anchor_t anchor) {
@@ -131,7 +132,7 @@ class TreeBuilder final : public YAML::EventHandler {
     frame.node->weight += child->weight + (frame.key == nullptr ? 0 : frame.key->weight);
     if (frame.node->weight > kMostNodes) {
       throw Stop{alias ? alias_place_ : child->where,
-                 fmt::format("aliases blow the recipe up to more than {} values", kMostNodes)};
+                 fmt::format("aliases blow the {} up to more than {} values", mistakes_.what(), kMostNodes)};
     }
     if (frame.node->is(Node::Kind::list)) {
       frame.node->items.push_back(child);

@@ -334,3 +334,37 @@ TEST_CASE("a killed run keeps the statistics of its finished blocks", "[statisti
   CHECK(read_file(file) == read_file(kept().file));
   CHECK(read_file(output / "model.safetensors") == read_file(kept().output / "model.safetensors"));
 }
+
+TEST_CASE("unquantized inputs do not depend on the recipe", "[statistics]") {
+  const TempDir dir;
+  write_file(dir / "gptq.yaml", gptq());
+  write_file(dir / "static.yaml", static_int8());
+  const auto pass = [&](const std::string& recipe, const Arguments& more) {
+    const fs::path file = dir / (recipe + std::to_string(more.size()) + ".h5");
+    const fs::path output = dir / (recipe + std::to_string(more.size()));
+    const Outcome run = quietly(
+        run_of(dir / (recipe + ".yaml"), output, with(with(text(), {"--save-statistics", file.string()}), more)));
+    INFO(run.err);
+    REQUIRE(run.code == 0);
+    return quant::read_statistics(file);
+  };
+  const auto four_bits = pass("gptq", {"--unquantized-inputs"});
+  const auto eight_bits = pass("static", {"--unquantized-inputs"});
+  const auto sequential = pass("gptq", {});
+  REQUIRE(four_bits.size() == 42);
+  REQUIRE(eight_bits.size() == 42);
+  for (const auto& [module, statistics] : four_bits) {
+    CAPTURE(module);
+    CHECK(statistics.gram == eight_bits.at(module).gram);
+    CHECK(statistics.absmax == eight_bits.at(module).absmax);
+    CHECK(statistics.mean_abs == eight_bits.at(module).mean_abs);
+    // Nothing lies before the first linears; all others see quantized ones in a pass of their own recipe.
+    const bool first = module == "model.layers.0.self_attn.q_proj" || module == "model.layers.0.self_attn.k_proj" ||
+                       module == "model.layers.0.self_attn.v_proj";
+    CHECK((statistics.gram == sequential.at(module).gram) == first);
+  }
+  const Outcome refused =
+      run_quant(run_of(dir / "gptq.yaml", dir / "refused", with(text(), {"--unquantized-inputs", "--block-errors"})));
+  CHECK(refused.code == 3);
+  CHECK(has(refused.err, "here there is no other"));
+}

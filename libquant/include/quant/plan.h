@@ -31,6 +31,10 @@ struct CalibrationRequest {
   std::uint64_t activation_bytes = 0;     ///< activations held in memory, the rest goes to disk; 0: chosen by the plan
   std::filesystem::path statistics = {};  ///< a file of statistics to use in the place of `file`; empty: none
   std::filesystem::path save_statistics = {};  ///< where the statistics of the pass go; empty: nowhere
+  /// Linears learn from the inputs that the unquantized model gives them: no linear sees what the coding of earlier
+  /// ones did. What is learnt then does not depend on the recipe, and one pass serves many (save_statistics,
+  /// statistics).
+  bool unquantized_inputs = false;
   bool block_errors = false;  ///< the unquantized model runs beside, so that BlockReport::output is known of any recipe
 };
 

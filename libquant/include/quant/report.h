@@ -60,6 +60,7 @@ struct CalibrationReport {
   std::string product;  ///< "f32" or "bf16"
   std::vector<BlockReport> blocks;
   std::optional<StatisticsSource> statistics = {};  ///< where no text was read
+  bool unquantized_inputs = false;                  ///< CalibrationRequest::unquantized_inputs
 };
 
 /// How a model ran in an evaluation.

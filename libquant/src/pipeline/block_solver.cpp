@@ -413,9 +413,12 @@ void BlockSolver::finish(Job& job, const InputStatistics& inputs, double seconds
   result.notes = std::move(job.record.notes);
   result.seconds = seconds;
   context_.finished(context_.output->key_of_linear(job.linear), std::move(result));
-  if (const auto quantizer = input_quantizer(job)) static_inputs_[planned.shape.module] = *quantizer;
+  const bool keep_floats = context_.plan->options.calibration.unquantized_inputs;
+  const auto quantizer = keep_floats ? std::nullopt : input_quantizer(job);
+  if (quantizer) static_inputs_[planned.shape.module] = *quantizer;
   job.coded = QuantizedTensor{};
   job.values = std::vector<float>{};
+  if (keep_floats) return;
   context_.weights->set(*job.weight, std::move(values));
 }
 

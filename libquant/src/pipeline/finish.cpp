@@ -78,7 +78,7 @@ std::uint64_t status_bytes(const std::string& key) {
   return 0;
 }
 
-CalibrationReport calibration_report(const CalibrationPlan& plan) {
+CalibrationReport calibration_report(const CalibrationPlan& plan, bool unquantized_inputs) {
   CalibrationReport report;
   // Without its folder: what lies elsewhere on another machine is the same data.
   report.source = std::filesystem::path(plan.source).filename().string();
@@ -87,6 +87,7 @@ CalibrationReport calibration_report(const CalibrationPlan& plan) {
   report.tokens = plan.tokens;
   report.longest = plan.longest;
   report.product = plan.imported ? "none" : plan.product == ProductType::bf16 ? "bf16" : "f32";
+  report.unquantized_inputs = unquantized_inputs && !plan.imported;
   if (plan.imported) report.statistics = StatisticsSource{plan.data, plan.data_hash, plan.statistics_tool};
   return report;
 }
@@ -130,7 +131,8 @@ RunReport assemble_report(const Plan& plan, std::map<ItemKey, ItemResult>&& resu
   report.bits_per_weight = plan.bits_per_weight;
   report.model_bits_per_parameter = plan.model_bits_per_parameter;
   report.warnings = plan.warnings;
-  if (plan.calibration) report.calibration = calibration_report(*plan.calibration);
+  if (plan.calibration)
+    report.calibration = calibration_report(*plan.calibration, plan.options.calibration.unquantized_inputs);
   for (const TensorInfo& tensor : plan.checkpoint->tensors()) report.parameters += element_count(tensor.shape);
 
   std::map<std::size_t, ItemResult*> of_linear;

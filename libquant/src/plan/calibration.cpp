@@ -108,6 +108,12 @@ class Planner {
             "--block-errors out");
       }
     }
+    if (plan_.options.calibration.unquantized_inputs && work_->second_stream) {
+      plan_.problems.emplace_back(
+          "unquantized inputs: asymmetric calibration, compensation of the residual stream and --block-errors compare "
+          "the quantized model with the unquantized one, and here there is no other; switch them off (asymmetric: 0, "
+          "residual: 0), or leave --unquantized-inputs out");
+    }
     for (std::size_t b = 0; b < work_->blocks.size(); ++b) {
       BlockWork& block = work_->blocks[b];
       const bool is_layer = b > 0 && b <= work_->program.blocks.size();

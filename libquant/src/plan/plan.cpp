@@ -292,6 +292,7 @@ std::string identity_of(const Plan& plan, const std::vector<ModifierAlgorithm>& 
     const CalibrationPlan& data = *plan.calibration;
     text += fmt::format("\ncalibration {} chunks {} product {} experts {}", data.hash, data.chunk_tokens,
                         data.product == ProductType::bf16 ? "bf16" : "f32", plan.options.calibration.all_experts);
+    if (plan.options.calibration.unquantized_inputs) text += " unquantized inputs";
   }
   if (plan.options.sensitivities != nullptr) {
     text += "\nsensitivities " + model_fingerprint(*plan.options.sensitivities);

@@ -186,6 +186,7 @@ void write_calibration(const Writer& writer, hid_t root, const CalibrationReport
     writer.attribute(id, "statistics_data_hash", statistics->data_hash);
     writer.attribute(id, "statistics_tool_version", statistics->tool_version);
   }
+  if (calibration.unquantized_inputs) writer.attribute(id, "inputs", std::string("unquantized"));
   writer.dataset(id, "block", names);
   writer.dataset(id, "block_output_error", std::span<const double>(errors));
 }

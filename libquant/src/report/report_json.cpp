@@ -56,6 +56,7 @@ json calibration_json(const CalibrationReport& calibration) {
     entry["statistics"] = {
         {"data", statistics->data}, {"data_hash", statistics->data_hash}, {"tool_version", statistics->tool_version}};
   }
+  if (calibration.unquantized_inputs) entry["inputs"] = "unquantized";
   return entry;
 }
 

@@ -91,6 +91,7 @@ CalibrationReport read_calibration(Object object, const std::string& source) {
     calibration.blocks.push_back(read_block(Object(block, source, name), source));
   }
   if (object.has("statistics")) calibration.statistics = read_statistics_source(object.object("statistics"));
+  calibration.unquantized_inputs = object.has("inputs") && object.text("inputs") == "unquantized";
   object.finish();
   return calibration;
 }
