@@ -19,7 +19,7 @@ namespace quant::cli {
 namespace {
 
 constexpr const char* kFooter = R"(Exit codes:
-  0 done; 1 a finding (verify, compare, inspect); 2 wrong usage; 3 recipe or plan;
+  0 done; 1 a finding (verify, compare, inspect, batch); 2 wrong usage; 3 recipe or plan;
   4 not supported; 5 corrupt file; 6 input/output; 7 numerical; 8 internal error;
   130 interrupted.
 

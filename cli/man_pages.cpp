@@ -19,7 +19,7 @@ const Facts kExitCodes = {
     {"0", "done"},
     {"1",
      "a finding: `verify` found errors, `compare` a larger difference than allowed, `inspect` NaN or infinite "
-     "weights"},
+     "weights, `batch` jobs that are not complete"},
     {"2", "wrong usage: unknown command or option, a missing or senseless value"},
     {"3", "the recipe cannot be read, or the plan has problems"},
     {"4", "a valid request that this version cannot serve"},
