@@ -4,6 +4,8 @@
 #include <cstdlib>
 #include <set>
 
+#include "convert_command.h"
+
 namespace quant::cli {
 namespace {
 
@@ -79,12 +81,12 @@ std::vector<std::string> statistics_arguments(const BatchJob& job, int threads, 
 
 std::vector<std::string> convert_arguments(const BatchJob& job, int threads) {
   const BatchConversion& convert = *job.convert;
-  std::vector<std::string> arguments = {"convert", job.output, "--output=" + convert.output, "--to=" + convert.to,
-                                        "--overwrite-partial"};
+  std::vector<std::string> arguments = {"convert", job.output, "--output=" + convert.output, "--to=" + convert.to};
+  if (convert_uses("--overwrite-partial", convert.to)) arguments.emplace_back("--overwrite-partial");
   add_options(
       convert.options, batch_convert_options(), [](std::string_view) { return true; }, arguments);
   const int used = job_threads(job, threads);
-  if (used > 0) arguments.push_back("--threads=" + std::to_string(used));
+  if (used > 0 && convert_uses("--threads", convert.to)) arguments.push_back("--threads=" + std::to_string(used));
   return arguments;
 }
 

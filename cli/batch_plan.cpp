@@ -7,6 +7,7 @@
 #include <map>
 
 #include "batch_files.h"
+#include "convert_command.h"
 #include "errors.h"
 #include "interrupt.h"
 #include "output.h"
@@ -16,6 +17,7 @@
 #include "quant/recipe_yaml.h"
 #include "ready_recipes.h"
 #include "run_command.h"
+#include "session.h"
 #include "structured.h"
 
 namespace quant::cli {
@@ -43,18 +45,23 @@ class Past {
     }
     if (job_.convert && !is_there(job_.convert->output)) return false;
     // A model may be removed once it is compressed.
-    return outcome_->fingerprint == fingerprint || !is_there(job_.model);
+    return outcome_->fingerprint == fingerprint ||
+           (!is_there(job_.model) && same_but_for_files(outcome_->fingerprint, fingerprint));
   }
 
-  void add_problems(const std::string& fingerprint, std::vector<std::string>& problems) const {
-    const bool same = outcome_ && outcome_->fingerprint == fingerprint;
-    std::vector<std::string> outputs = {job_.output};
-    if (job_.convert) outputs.push_back(job_.convert->output);
+  // Outputs first: another process may finish the job meanwhile, and says so only afterwards.
+  static void add_problems(const BatchJob& job, const BatchPaths& paths, const std::string& fingerprint,
+                           std::vector<std::string>& problems) {
+    std::vector<std::string> outputs = {job.output};
+    if (job.convert) outputs.push_back(job.convert->output);
+    std::erase_if(outputs, [](const std::string& output) { return !is_there(output); });
+    if (outputs.empty()) return;
+    const auto outcome = read_outcome(paths, job.name);
+    if (outcome && outcome->fingerprint == fingerprint) return;
     for (const std::string& output : outputs) {
-      if (!is_there(output) || same) continue;
       problems.push_back(fmt::format("{} exists, and {}; remove it, or choose another output", output,
-                                     outcome_ ? "was made by this job when its recipe, options or files were others"
-                                              : "this batch has not made it"));
+                                     outcome ? "was made by this job when its recipe, options or files were others"
+                                             : "this batch has not made it"));
     }
   }
 
@@ -88,7 +95,7 @@ void require_file(const std::string& file, const char* option) {
   throw Error(ErrorCode::io, fmt::format("{}: {} does not exist", option, file));
 }
 
-PlannedJob plan_job(const BatchJob& job, const BatchPaths& paths, int threads, const Registry& registry) {
+PlannedJob plan_job(const BatchJob& job, const BatchPaths& paths, int threads, Session& session) {
   PlannedJob planned;
   planned.job = &job;
   planned.threads = job_threads(job, threads);
@@ -100,8 +107,9 @@ PlannedJob plan_job(const BatchJob& job, const BatchPaths& paths, int threads, c
     if (planned.complete) return planned;
     const RunCommand command = parse_run(without_first(run_arguments(job, threads)));
     require_file(command.evaluation.text, "--eval");
-    take_plan(command, registry, planned);
-    past.add_problems(planned.fingerprint, planned.problems);
+    if (job.convert) check_conversion(without_first(convert_arguments(job, threads)), session);
+    take_plan(command, session.registry, planned);
+    Past::add_problems(job, paths, planned.fingerprint, planned.problems);
   } catch (...) {
     const Error error = to_error(std::current_exception());
     if (error.code() == ErrorCode::interrupted) throw;
@@ -183,7 +191,9 @@ void share_passes(const BatchPaths& paths, int threads, const Registry& registry
     groups[job.demand.pass].push_back(i);
   }
   for (const auto& [text, jobs] : groups) {
-    if (jobs.size() < 2) {
+    // One that is left of those that shared goes on with the same statistics.
+    const bool left = is_there(paths.state / (".statistics-" + short_hash(text) + ".h5"));
+    if (jobs.size() < 2 && !left) {
       plan.jobs[jobs.front()].demand.reason = "no other job learns from the same data";
       continue;
     }
@@ -203,17 +213,16 @@ void share_passes(const BatchPaths& paths, int threads, const Registry& registry
 
 std::string PlannedJob::problem_text() const { return fmt::format("{}", fmt::join(problems, "\n")); }
 
-BatchPlan plan_batch(const JobBatch& batch, const BatchPaths& paths, int threads, const Registry& registry,
-                     bool quiet) {
+BatchPlan plan_batch(const JobBatch& batch, const BatchPaths& paths, int threads, Session& session, bool quiet) {
   BatchPlan plan;
   ProgressLine line("planning", quiet);
   const std::atomic<bool>* stop = watch_interrupts();
   for (const BatchJob& job : batch.jobs) {
     if (stop->load()) throw Error(ErrorCode::interrupted, "stopped while planning; nothing was run");
     line.update({plan.jobs.size(), batch.jobs.size(), 0, 0, job.name, false, "jobs"});
-    plan.jobs.push_back(plan_job(job, paths, threads, registry));
+    plan.jobs.push_back(plan_job(job, paths, threads, session));
   }
-  if (batch.share_statistics) share_passes(paths, threads, registry, plan);
+  if (batch.share_statistics) share_passes(paths, threads, session.registry, plan);
   return plan;
 }
 

@@ -12,6 +12,8 @@
 
 namespace quant::cli {
 
+struct Session;
+
 struct PlannedJob {
   const BatchJob* job = nullptr;
   std::string fingerprint;
@@ -47,6 +49,6 @@ struct BatchPlan {
 };
 
 /// `threads`: of a job that does not say. Mistakes of jobs are in PlannedJob::problems.
-BatchPlan plan_batch(const JobBatch& batch, const BatchPaths& paths, int threads, const Registry& registry, bool quiet);
+BatchPlan plan_batch(const JobBatch& batch, const BatchPaths& paths, int threads, Session& session, bool quiet);
 
 }  // namespace quant::cli

@@ -97,6 +97,7 @@ struct Task {
 
   std::unique_ptr<ChildProcess> child;
   bool converting = false;
+  bool foreign = false;  ///< its output is there and not its own
   JobOutcome outcome;
   std::string failed_before;  ///< identity of a failure that was there when this call began
 
@@ -278,6 +279,7 @@ class BatchRunner {
       if (!ours) return settle(task);
     }
     if (!same && is_there(task.output())) {
+      task.foreign = true;
       throw Error(ErrorCode::io, fmt::format("{} exists, and this job has not made it", task.output().string()),
                   "remove it, or choose another output");
     }
@@ -292,6 +294,8 @@ class BatchRunner {
   void begin(Task& task, const std::optional<JobOutcome>& before, const std::string& attempt) {
     const bool same = before && before->fingerprint == task.fingerprint() && before->attempt == attempt;
     resumes_ = same;
+    task.converting = false;
+    task.foreign = false;
     task.outcome = JobOutcome{};
     if (same && before->state != JobState::failed) {
       task.outcome.seconds = before->seconds;
@@ -421,14 +425,15 @@ class BatchRunner {
     task.state = Task::State::settled;
     if (state == JobState::complete) task.outcome.error.clear(), task.outcome.hint.clear();
     // What another process has taken over is its to tell.
-    if (!claims_.lost(task.name)) write_outcome(paths_, task.outcome);
+    if (!has_lost(task)) write_outcome(paths_, task.outcome);
     tell(task);
     if (task.job != nullptr) write_summary();
   }
 
   void fail(Task& task, const std::string& error, const std::string& hint, int code) {
     task.outcome.job = task.name;
-    task.outcome.fingerprint = task.fingerprint();
+    // With its fingerprint the next call would take the output for the job's own.
+    task.outcome.fingerprint = task.foreign ? std::string() : task.fingerprint();
     task.outcome.host = host_name();
     task.outcome.error = error;
     task.outcome.hint = hint;
@@ -456,12 +461,21 @@ class BatchRunner {
     std::fputs((text + "\n").c_str(), stderr);
   }
 
+  // A look that fails says nothing: the next one tells.
+  bool has_lost(const Task& task) const {
+    try {
+      return claims_.lost(task.name);
+    } catch (const Error&) {
+      return false;
+    }
+  }
+
   // A process that slept for longer than claims last is not to go on beside the one that took over.
   void drop_lost() {
     if (Clock::now() < next_check_) return;
     next_check_ = Clock::now() + options_.times.heartbeat;
     for (Task& task : tasks_) {
-      if (task.state != Task::State::running || !claims_.lost(task.name)) continue;
+      if (task.state != Task::State::running || !has_lost(task)) continue;
       task.child.reset();
       claims_.release(task.name);
       task.state = Task::State::open;
@@ -523,16 +537,30 @@ class BatchRunner {
   }
 
   // Of earlier calls, which other jobs were left for.
-  void remove_left_passes() const {
-    std::vector<fs::path> left;
+  void remove_left_passes() {
+    std::map<std::string, std::vector<fs::path>> left;
     std::error_code ignored;
     for (const auto& entry : fs::directory_iterator(paths_.state, ignored)) {
-      if (entry.path().filename().string().starts_with(".statistics-")) left.push_back(entry.path());
+      const std::string file = entry.path().filename().string();
+      if (!file.starts_with(".statistics-") || file.find(".claim.") != std::string::npos) continue;
+      left[file.substr(0, file.find('.', 1))].push_back(entry.path());
     }
-    for (const fs::path& file : left) fs::remove_all(file, ignored);
+    for (const auto& [pass, files] : left) {
+      if (!claims_.acquire(pass)) continue;  // another process makes it, or another batch in the same folder
+      for (const fs::path& file : files) fs::remove_all(file, ignored);
+      claims_.release(pass);
+    }
   }
 
-  void write_summary() { quant::write_summary(paths_, batch_summary(batch_, plan_, claims_)); }
+  // What the jobs made stays what it is where the summary cannot be written.
+  void write_summary() {
+    try {
+      quant::write_summary(paths_, batch_summary(batch_, plan_, claims_));
+    } catch (const Error& error) {
+      line_.clear();
+      std::fputs(fmt::format("no summary: {}\n", printable(error.what())).c_str(), stderr);
+    }
+  }
 
   void draw() {
     if (!line_.enabled() || Clock::now() < next_draw_) return;

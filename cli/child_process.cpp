@@ -62,6 +62,8 @@ ChildProcess::ChildProcess(const std::vector<std::string>& arguments, const std:
     ::close(out_file);
     throw;
   }
+  // A parent may have left it ignored; children then end without a word.
+  std::signal(SIGCHLD, SIG_DFL);
   const pid_t parent = ::getpid();
   pid_ = ::fork();
   if (pid_ == 0) become(argv.data(), out_file, log_file, parent);
@@ -84,10 +86,10 @@ bool ChildProcess::ended() {
   int status = 0;
   rusage usage{};
   const pid_t got = ::wait4(pid_, &status, WNOHANG, &usage);
-  if (got != pid_) return false;
+  if (got != pid_ && !(got < 0 && errno == ECHILD)) return false;
   running_ = false;
   end_.signal = WIFSIGNALED(status) ? WTERMSIG(status) : 0;
-  end_.exit_code = WIFEXITED(status) ? WEXITSTATUS(status) : 128 + end_.signal;
+  end_.exit_code = got != pid_ ? 1 : WIFEXITED(status) ? WEXITSTATUS(status) : 128 + end_.signal;
   end_.seconds = seconds();
   end_.peak_memory = static_cast<std::uint64_t>(usage.ru_maxrss) * 1024;
   return true;

@@ -64,7 +64,7 @@ int batch_command(const BatchCommand& options, Session& session) {
   const BatchRunOptions run = run_options(options, batch);
   const int threads = run.jobs > 0 ? std::max(1, run.threads / run.jobs) : run.threads;
   if (!options.dry_run) make_batch_folders(paths);
-  const BatchPlan plan = plan_batch(batch, paths, threads, session.registry, options.quiet);
+  const BatchPlan plan = plan_batch(batch, paths, threads, session, options.quiet);
   if (options.dry_run) return show_plan(batch, plan, threads, session);
   if (!options.quiet) std::fputs(batch_remarks(plan).c_str(), stderr);
   const bool interrupted = run_batch(batch, plan, paths, run);

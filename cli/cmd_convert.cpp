@@ -50,8 +50,15 @@ std::string kinds_text(unsigned kinds) {
   return text;
 }
 
+Kind kind_of(const std::string& to) {
+  if (to == "gguf") return kGguf;
+  if (to.starts_with("imatrix")) return kImatrix;
+  return to.empty() || to == "hdf5" || to == "safetensors" ? kCopy : kLayout;
+}
+
 // An option that would be ignored is a mistake.
-void check_options(const ConvertCommand& options, Kind kind) {
+void check_options(const ConvertCommand& options) {
+  const Kind kind = kind_of(options.to);
   for (const OptionUse& use : kUses) {
     if ((use.kinds & kind) != 0 || options.command->get_option(use.name)->count() == 0) continue;
     throw Error(
@@ -84,16 +91,11 @@ Destination destination_of(const ConvertCommand& options, const Session& session
 }
 
 int convert_command(const ConvertCommand& options, Session& session) {
-  if (options.to == "gguf") {
-    check_options(options, kGguf);
-    return convert_into_gguf(options, session);
-  }
-  if (options.to.starts_with("imatrix")) {
-    check_options(options, kImatrix);
-    return convert_into_imatrix(options, session);
-  }
+  check_options(options);
+  const Kind kind = kind_of(options.to);
+  if (kind == kGguf) return convert_into_gguf(options, session);
+  if (kind == kImatrix) return convert_into_imatrix(options, session);
   const Destination where = destination_of(options, session);
-  check_options(options, where.layout.empty() ? kCopy : kLayout);
   return where.layout.empty() ? copy_into_container(options, where, session)
                               : convert_into_layout(options, where, session);
 }
@@ -125,7 +127,62 @@ void add_layout_options(CLI::App& command, ConvertCommand& options) {
       ->capture_default_str();
 }
 
+void add_convert_options(CLI::App& command, ConvertCommand& options) {
+  options.command = &command;
+  command
+      .add_option("DIR", options.input,
+                  "Checkpoint: directory, .safetensors, .h5 or .gguf file; statistics (.h5) for imatrix")
+      ->required();
+  command.add_option("OUT", options.output, "Directory to make, or the .gguf file; it must not exist");
+  command.add_option("--output", options.output_option, "The same as OUT")->type_name("PATH");
+  command
+      .add_option("--to", options.to,
+                  "gptq, gptq_v1, gptq_v2, awq, compressed-tensors, libquant or bitsandbytes; gguf: a file for "
+                  "llama.cpp; hdf5 or safetensors: every tensor as it is; imatrix or imatrix-legacy: calibration "
+                  "statistics as llama.cpp's importance")
+      ->type_name("FORMAT");
+  command
+      .add_option("--container", options.container,
+                  "What tensors are written into; safetensors with a layout, else hdf5 if not given")
+      ->check(CLI::IsMember({"hdf5", "safetensors"}))
+      ->type_name("NAME");
+  command.add_option("--compression", options.compression, "Of HDF5: 0 (none) to 9")
+      ->check(CLI::Range(0, 9))
+      ->type_name("N")
+      ->capture_default_str();
+  add_layout_options(command, options);
+  add_gguf_options(command, options);
+  command.add_flag("--overwrite-partial", options.overwrite_partial, "Discard a DIR.partial that a killed run left");
+  command.add_flag("--quiet", options.quiet, "No progress and no summary");
+  add_threads_option(command, options.threads);
+}
+
 }  // namespace
+
+bool convert_uses(std::string_view option, const std::string& to) {
+  const auto use = std::find_if(kUses.begin(), kUses.end(), [&](const OptionUse& u) { return option == u.name; });
+  return use == kUses.end() || (use->kinds & kind_of(to)) != 0;
+}
+
+void check_conversion(const std::vector<std::string>& arguments, Session& session) {
+  CLI::App program("quant convert");
+  ConvertCommand options;
+  add_convert_options(program, options);
+  try {
+    program.parse(std::vector<std::string>(arguments.rbegin(), arguments.rend()));
+  } catch (const CLI::ParseError& error) {
+    throw Error(ErrorCode::usage, error.what());
+  }
+  check_options(options);
+  output_of(options);
+  const Kind kind = kind_of(options.to);
+  if (kind == kGguf) return check_gguf_options(options);
+  if (kind == kImatrix) {
+    throw Error(ErrorCode::usage, fmt::format("--to {} is made of calibration statistics, not of a model", options.to));
+  }
+  destination_of(options, session);
+  scheme_of(options);
+}
 
 std::string output_of(const ConvertCommand& options) {
   const bool both = !options.output.empty() && !options.output_option.empty();
@@ -164,38 +221,12 @@ int copy_into_container(const ConvertCommand& options, const Destination& where,
 
 void add_convert(CLI::App& program, Session& session) {
   const auto options = std::make_shared<ConvertCommand>();
-  CLI::App* command = add_command(
+  CLI::App* added = add_command(
       program, session, "convert", "Copy a checkpoint into another layout of its weights, into HDF5 or into GGUF",
       "quant convert tiny-gptq tiny-awq --to awq\n  quant convert tiny-k3 tiny-k3-h5 --to hdf5\n"
       "  quant convert model model.gguf --to gguf --type Q4_K",
       options, convert_command);
-  options->command = command;
-  command
-      ->add_option("DIR", options->input,
-                   "Checkpoint: directory, .safetensors, .h5 or .gguf file; statistics (.h5) for imatrix")
-      ->required();
-  command->add_option("OUT", options->output, "Directory to make, or the .gguf file; it must not exist");
-  command->add_option("--output", options->output_option, "The same as OUT")->type_name("PATH");
-  command
-      ->add_option("--to", options->to,
-                   "gptq, gptq_v1, gptq_v2, awq, compressed-tensors, libquant or bitsandbytes; gguf: a file for "
-                   "llama.cpp; hdf5 or safetensors: every tensor as it is; imatrix or imatrix-legacy: calibration "
-                   "statistics as llama.cpp's importance")
-      ->type_name("FORMAT");
-  command
-      ->add_option("--container", options->container,
-                   "What tensors are written into; safetensors with a layout, else hdf5 if not given")
-      ->check(CLI::IsMember({"hdf5", "safetensors"}))
-      ->type_name("NAME");
-  command->add_option("--compression", options->compression, "Of HDF5: 0 (none) to 9")
-      ->check(CLI::Range(0, 9))
-      ->type_name("N")
-      ->capture_default_str();
-  add_layout_options(*command, *options);
-  add_gguf_options(*command, *options);
-  command->add_flag("--overwrite-partial", options->overwrite_partial, "Discard a DIR.partial that a killed run left");
-  command->add_flag("--quiet", options->quiet, "No progress and no summary");
-  add_threads_option(*command, options->threads);
+  add_convert_options(*added, *options);
 }
 
 }  // namespace quant::cli

@@ -3,7 +3,10 @@
 
 #include <optional>
 #include <string>
+#include <string_view>
+#include <vector>
 
+#include "quant/scheme.h"
 #include "session.h"
 
 namespace quant::cli {
@@ -24,6 +27,20 @@ struct ConvertCommand {
   bool quiet = false;
   const CLI::App* command = nullptr;  ///< tells which options were given
 };
+
+/// Whether an option ("--threads") does anything for that destination.
+bool convert_uses(std::string_view option, const std::string& to);
+
+/// What follows "quant convert" on a command line, checked as far as that goes without opening the checkpoint. Throws
+/// Error{usage, io}.
+void check_conversion(const std::vector<std::string>& arguments, Session& session);
+
+/// The block types that --type, --embedding-type and --head-type name, the importance file, and --encoder. Throws
+/// Error{usage, io}.
+void check_gguf_options(const ConvertCommand& options);
+
+/// The preset that --scheme names, where --requantize allows one. Throws Error{usage}.
+std::optional<QuantArgs> scheme_of(const ConvertCommand& options);
 
 /// What --to and --container together ask for.
 struct Destination {

@@ -1,6 +1,8 @@
 // quant convert --to gguf, and to llama.cpp's files of importance.
 #include <fmt/format.h>
 
+#include <filesystem>
+
 #include "convert_command.h"
 #include "errors.h"
 #include "output.h"
@@ -80,6 +82,13 @@ void print_text(const GgufExportOptions& request, const GgufExportResult& result
 }
 
 }  // namespace
+
+void check_gguf_options(const ConvertCommand& options) {
+  for (const std::string& type : {options.type, options.embedding_type, options.head_type}) block_type_of(type);
+  std::error_code ignored;
+  if (options.importance.empty() || std::filesystem::exists(options.importance, ignored)) return;
+  throw Error(ErrorCode::io, fmt::format("--importance: {} does not exist", options.importance));
+}
 
 int convert_into_gguf(const ConvertCommand& options, Session& session) {
   GgufExportOptions request;

@@ -83,6 +83,16 @@ void print_text(const LayoutConversionOptions& request, const LayoutConversionRe
 
 }  // namespace
 
+std::optional<QuantArgs> scheme_of(const ConvertCommand& options) {
+  if (options.scheme.empty()) return std::nullopt;
+  if (!options.requantize) {
+    throw Error(ErrorCode::usage, "--scheme needs --requantize", "codes that are moved keep their scheme");
+  }
+  const auto preset = preset_scheme(options.scheme);
+  if (!preset || !preset->weights) throw Error(ErrorCode::usage, "--scheme: there is no preset " + options.scheme);
+  return preset->weights;
+}
+
 int convert_into_layout(const ConvertCommand& options, const Destination& where, Session& session) {
   LayoutConversionOptions request;
   request.output = output_of(options);
@@ -96,14 +106,7 @@ int convert_into_layout(const ConvertCommand& options, const Destination& where,
     throw Error(ErrorCode::usage, fmt::format("--to {} writes safetensors, not {}", options.to, where.container),
                 "convert its output once more, with --to hdf5");
   }
-  if (!options.scheme.empty() && !options.requantize) {
-    throw Error(ErrorCode::usage, "--scheme needs --requantize", "codes that are moved keep their scheme");
-  }
-  if (!options.scheme.empty()) {
-    const auto preset = preset_scheme(options.scheme);
-    if (!preset || !preset->weights) throw Error(ErrorCode::usage, "--scheme: there is no preset " + options.scheme);
-    request.requantized = preset->weights;
-  }
+  request.requantized = scheme_of(options);
   std::unique_ptr<Algorithm> rtn;
   if (options.requantize) {
     rtn = session.registry.algorithm("rtn")->create({});

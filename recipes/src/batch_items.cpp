@@ -54,8 +54,9 @@ const BatchOption* find_option(const std::vector<BatchOption>& options, std::str
 
 std::string BatchItemReader::resolve(const std::string& path) const {
   const std::filesystem::path given(path);
-  if (given.is_absolute() || folder_.empty()) return given.lexically_normal().string();
-  return (std::filesystem::path(folder_) / given).lexically_normal().string();
+  const bool alone = given.is_absolute() || folder_.empty();
+  const auto whole = (alone ? given : std::filesystem::path(folder_) / given).lexically_normal();
+  return whole.has_filename() || !whole.has_relative_path() ? whole.string() : whole.parent_path().string();
 }
 
 std::optional<Placed> BatchItemReader::placed_text(const Node& node, std::string_view field) {

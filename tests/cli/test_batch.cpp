@@ -359,6 +359,40 @@ TEST_CASE("a job's output is converted and its text evaluated", "[batch]") {
   CHECK(has(read_file(dir / "out" / "batch.html"), "perplexity"));
 }
 
+TEST_CASE("a job's output is converted into any kind of file", "[batch]") {
+  const TempDir dir;
+  const std::string job = "  - {model: " + example_model() + ", recipe: ";
+  write_file(dir / "jobs.yaml", "version: 1\noutput: \"out/{name}/\"\njobs:\n" + job +
+                                    "gguf_q4_k_m, layout: libquant, name: a, convert: {to: gguf, type: Q8_0}}\n" + job +
+                                    "w4a16, name: b, convert: {to: hdf5}}\n" + job +
+                                    "w4a16, name: c, convert: {to: safetensors}}\n");
+  const Outcome done = quietly({"batch", (dir / "jobs.yaml").string(), "--json"});
+  INFO(done.err << done.out);
+  REQUIRE(done.code == 0);
+  CHECK(fs::is_regular_file(dir / "out" / "a.gguf"));
+  CHECK(fs::exists(dir / "out" / "b-hdf5" / "model.h5"));
+  CHECK(fs::exists(dir / "out" / "c-safetensors" / "model.safetensors"));
+}
+
+TEST_CASE("mistakes in conversions are told before anything runs", "[batch]") {
+  const TempDir dir;
+  const std::vector<std::pair<std::string, std::string>> mistakes = {
+      {"{to: ggguf}", "there is no format 'ggguf'"},
+      {"{to: gguf, type: Q9_Z}", "'Q9_Z' is no block type"},
+      {"{to: gguf, importance: nowhere.gguf}", "does not exist"},
+      {"{to: awq, type: Q4_K}", "--type does nothing with --to awq"},
+      {"{to: imatrix}", "is made of calibration statistics"}};
+  for (const auto& [convert, message] : mistakes) {
+    write_file(dir / "jobs.yaml", "version: 1\noutput: \"out/{name}\"\njobs:\n  - {model: " + example_model() +
+                                      ", recipe: w4a16, name: a, convert: " + convert + "}\n");
+    const Outcome told = quietly({"batch", (dir / "jobs.yaml").string(), "--dry-run"});
+    INFO(convert << told.out << told.err);
+    CHECK(told.code == 3);
+    CHECK(has(told.out + told.err, message));
+    CHECK_FALSE(fs::exists(dir / "out" / "a"));
+  }
+}
+
 TEST_CASE("every option that a job may have is one of the command that it is for", "[batch]") {
   const auto check = [](const std::string& command, const std::vector<quant::BatchOption>& options) {
     const Outcome help = run_quant({command, "--help"});

@@ -1,6 +1,8 @@
 // A checkpoint as a GGUF file.
 #include <fcntl.h>
 #include <fmt/format.h>
+#include <sys/file.h>
+#include <sys/stat.h>
 #include <unistd.h>
 
 #include <algorithm>
@@ -67,18 +69,47 @@ BlockType fallback_of(BlockType type, std::uint64_t cols) {
   }
 }
 
+void require_absent(const fs::path& output) {
+  if (!fs::exists(fs::symlink_status(output))) return;
+  throw Error(ErrorCode::io, fmt::format("'{}' exists already.", output.string()), "Choose another name.");
+}
+
+// Two processes that write one file would rename each other's halves.
+void lock(const io::FileHandle& file, const fs::path& partial) {
+  struct stat opened {};
+  struct stat named {};
+  const bool locked = flock(file.get(), LOCK_EX | LOCK_NB) == 0 && fstat(file.get(), &opened) == 0 &&
+                      stat(partial.c_str(), &named) == 0 && opened.st_ino == named.st_ino;
+  if (!locked) {
+    throw Error(ErrorCode::io, fmt::format("another process is working on '{}'.", partial.string()),
+                "Wait for it, or stop it first.");
+  }
+}
+
+void require_space(const fs::path& partial, std::uint64_t bytes) {
+  std::error_code failed;
+  const auto space = fs::space(partial, failed);
+  if (failed || space.available >= bytes) return;
+  throw Error(ErrorCode::io,
+              fmt::format("'{}' needs {:.1f} MB, and {:.1f} MB are free.", partial.string(),
+                          static_cast<double>(bytes) / 1e6, static_cast<double>(space.available) / 1e6),
+              "Free some space, or choose another output.");
+}
+
 // Gives the file its name when `write` has filled it and it is durable; leaves nothing otherwise.
 template <class Write>
-void write_new_file(const fs::path& output, const Write& write) {
-  if (fs::exists(output)) {
-    throw Error(ErrorCode::io, fmt::format("'{}' exists already.", output.string()), "Choose another name.");
-  }
+void write_new_file(const fs::path& output, std::uint64_t bytes, const Write& write) {
+  require_absent(output);
   const fs::path partial = output.string() + ".partial";
-  io::FileHandle file(open(partial.c_str(), O_RDWR | O_CREAT | O_TRUNC | O_CLOEXEC | O_NOFOLLOW, 0666));
+  io::FileHandle file(open(partial.c_str(), O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0666));
   if (file.get() < 0) io::fail_io("create", partial, errno);
+  lock(file, partial);
   try {
+    require_space(partial, bytes);
+    if (ftruncate(file.get(), 0) != 0) io::fail_io("empty", partial, errno);
     write(file, partial);
     if (fsync(file.get()) != 0) io::fail_io("sync", partial, errno);
+    require_absent(output);  // it may have appeared meanwhile
     if (std::rename(partial.c_str(), output.c_str()) != 0) io::fail_io("create", output, errno);
   } catch (...) {
     unlink(partial.c_str());
@@ -92,6 +123,7 @@ class Exporter {
       : options_(options), checkpoint_(checkpoint), facts_(checkpoint), tensors_(checkpoint, registry) {}
 
   GgufExportResult run() {
+    require_absent(options_.output);
     plan();
     write();
     return std::move(result_);
@@ -174,12 +206,13 @@ class Exporter {
     }
   }
 
-  // Whether the codes of a sample of the rows can be moved; scales that cannot turn up later stop the run.
+  // Whether the codes of all rows can be moved, which their scales decide.
   bool fits(const LogicalTensor& tensor, BlockType type) const {
     if (has_blocks(tensor.linear->args)) return true;
     const std::uint64_t step = tensors_.block_rows(tensor);
     QuantizedTensor slice;
     for (std::uint64_t first = 0; first < tensor.rows; first += step) {
+      if (options_.scan.stop != nullptr && *options_.scan.stop) throw Error(ErrorCode::interrupted, "stopped");
       const std::uint64_t count = std::min(step, tensor.rows - first);
       tensors_.layout()->read_rows(checkpoint_, *tensor.linear, first, count, slice);
       try {
@@ -253,7 +286,9 @@ class Exporter {
 
   void write() {
     const std::string header = gguf::make_header(metadata_, entries_);
-    write_new_file(options_.output, [&](const io::FileHandle& file, const fs::path& partial) {
+    std::uint64_t bytes = header.size();
+    for (const TensorEntry& entry : entries_) bytes += gguf::padded(entry.bytes, gguf::kAlignment);
+    write_new_file(options_.output, bytes, [&](const io::FileHandle& file, const fs::path& partial) {
       io::write_at(file, partial, 0, std::as_bytes(std::span(header)));
       std::uint64_t end = header.size();
       for (std::size_t i = 0; i < items_.size(); ++i) {
@@ -332,6 +367,12 @@ class Exporter {
       encode_blocks(item.type, values, tensor.cols, importance_of(tensor), options_.encoder, bytes);
       std::vector<float> decoded(values.size());
       decode_blocks(item.type, bytes, decoded);
+      if (!std::ranges::all_of(decoded, [](float value) { return std::isfinite(value); })) {
+        throw Error(ErrorCode::numerical,
+                    fmt::format("{} has weights beyond half precision, which {} needs.", tensor.name,
+                                block_format(item.type).name),
+                    "BF16 and F32 hold them.");
+      }
       sums = measure_values(values, decoded);
     }
     if (item.head == 0) return bytes;
@@ -422,7 +463,7 @@ void export_imatrix(const fs::path& statistics, const fs::path& output, ImatrixF
   const std::string& data = reader.origin().data;
   const std::string bytes = form == ImatrixForm::gguf ? gguf::importance_bytes(entries, data, tokens)
                                                       : gguf::legacy_importance_bytes(entries, data);
-  write_new_file(output, [&](const io::FileHandle& file, const fs::path& partial) {
+  write_new_file(output, bytes.size(), [&](const io::FileHandle& file, const fs::path& partial) {
     io::write_at(file, partial, 0, std::as_bytes(std::span(bytes)));
   });
 }

@@ -85,6 +85,8 @@ void make_batch_folders(const BatchPaths& paths);
 /// Hash of all that decides a job's result: options, the text of the recipe, and names, sizes and times of the files of
 /// model and data. Files that are not there count as such, so that a job changes once they are.
 std::string job_fingerprint(const BatchJob& job, const std::filesystem::path& recipe_file);
+/// True for two fingerprints that differ, if at all, in the files of the model alone.
+bool same_but_for_files(std::string_view one, std::string_view other);
 
 enum class JobState {
   waiting,      ///< nothing was done yet

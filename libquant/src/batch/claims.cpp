@@ -132,7 +132,9 @@ struct Claims::State {
     const std::string prefix = std::string(name) + ".claim.";
     std::vector<Found> all;
     std::error_code failed;
-    for (const auto& entry : fs::directory_iterator(directory, failed)) {
+    fs::directory_iterator entries(directory, failed);
+    for (; !failed && entries != fs::directory_iterator(); entries.increment(failed)) {
+      const auto& entry = *entries;
       const std::string file = entry.path().filename().string();
       if (!file.starts_with(prefix)) continue;
       Found found;
@@ -152,7 +154,8 @@ struct Claims::State {
   }
 
   bool alive(const Found& found) const {
-    if (found.pid > 0 && found.space == me.space) return start_of(found.pid) == found.start && !found.start.empty();
+    const bool here = found.space == me.space && found.host == me.host && !me.space.starts_with(' ');
+    if (found.pid > 0 && here) return start_of(found.pid) == found.start && !found.start.empty();
     return now() - nanoseconds(found.touched) <= times.stale;
   }
 
@@ -176,12 +179,16 @@ struct Claims::State {
     Found found;
     found.file = file;
     read_holder(found);
-    return found.token == me.token;
+    return found.token == me.token || found.token.empty();
   }
 
   bool lost(const std::string& name, std::uint64_t number) const {
+    const fs::path file = file_of(name, number);
     const std::vector<Found> all = find(name);
-    return all.empty() || all.back().number != number || !is_mine(file_of(name, number));
+    if (!all.empty() && all.back().number > number) return true;
+    // A look that fails, as a busy server may answer, tells nothing of who has it.
+    if (::access(file.c_str(), F_OK) != 0) return errno == ENOENT;
+    return !is_mine(file);
   }
 
   void beat() {

@@ -57,15 +57,18 @@ std::string options_text(const BatchOptions& given, const std::vector<BatchOptio
 }  // namespace
 
 std::string job_fingerprint(const BatchJob& job, const fs::path& recipe_file) {
-  std::string text = fmt::format("model {}\n{}\noutput {}\nrecipe\n{}\n", job.model, stamps_of(job.model), job.output,
-                                 text_of(recipe_file));
+  std::string text = fmt::format("model {}\noutput {}\nrecipe\n{}\n", job.model, job.output, text_of(recipe_file));
   for (const auto& [name, value] : job.set) text += fmt::format("set {}={}\n", name, value);
   text += options_text(job.options, batch_run_options());
   if (job.convert) {
     text += fmt::format("convert {} {}\n{}", job.convert->to, job.convert->output,
                         options_text(job.convert->options, batch_convert_options()));
   }
-  return hash_hex(text);
+  return hash_hex(text) + " " + hash_hex(stamps_of(job.model));
+}
+
+bool same_but_for_files(std::string_view one, std::string_view other) {
+  return one.substr(0, one.find(' ')) == other.substr(0, other.find(' '));
 }
 
 }  // namespace quant

@@ -157,7 +157,7 @@ BatchSummary summarize_batch(const JobBatch& batch, const std::map<std::string, 
       if (!holder || !holder->alive) row.outcome.state = JobState::interrupted;
     }
     const auto problem = problems.find(job.name);
-    if (problem != problems.end()) {
+    if (problem != problems.end() && row.outcome.state != JobState::running) {
       row.outcome.state = JobState::refused;
       row.outcome.error = problem->second;
       row.outcome.hint.clear();

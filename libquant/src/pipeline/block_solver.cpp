@@ -385,7 +385,10 @@ std::optional<BiasCorrection> BlockSolver::finish_bias(Job& job, const InputStat
   }
   context_.output->write_copy(*job.bias, bias);
   context_.finished(context_.output->key_of_copy(*job.bias), ItemResult{});
-  context_.weights->set(job.weight->bias, std::move(bias));
+  // With unquantized inputs what follows learns from the model as it was.
+  if (!context_.plan->options.calibration.unquantized_inputs) {
+    context_.weights->set(job.weight->bias, std::move(bias));
+  }
   return corrected;
 }
 

@@ -21,7 +21,7 @@ std::uint64_t clamp_to_finite(DType type, std::span<float> values) {
   if (type != DType::F16 && type != DType::BF16) return 0;
   std::uint64_t count = 0;
   for (float& value : values) {
-    if (std::fabs(value) <= largest(type) || std::isfinite(round_to_dtype(type, value))) continue;
+    if (std::isnan(value) || std::fabs(value) <= largest(type) || std::isfinite(round_to_dtype(type, value))) continue;
     value = std::copysign(largest(type), value);
     ++count;
   }
