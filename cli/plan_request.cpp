@@ -14,6 +14,7 @@
 #include "quant/kernels.h"
 #include "quant/names.h"
 #include "quant/open.h"
+#include "quant/sparsity_profile.h"
 #include "ready_recipes.h"
 #include "units.h"
 
@@ -232,6 +233,13 @@ PreparedPlan prepare_plan(const PlanRequest& request, const Registry& registry, 
     options.sensitivities = prepared.sensitivities.get();
   }
   prepared.plan = make_plan(*prepared.checkpoint, recipe, registry, options);
+  for (const RecipeModifier& modifier : prepared.plan.recipe.modifiers) {
+    const std::string profile = sparsity_profile(modifier);
+    if (profile.empty() || !profile_needs_data(profile) || !request.calibration.empty()) continue;
+    prepared.plan.problems.push_back(
+        fmt::format("{}: sparsity_profile {} is found by running the model on text: give --calibration FILE",
+                    modifier.where.to_string(), profile));
+  }
   if (request.strict) {
     Plan& plan = prepared.plan;
     plan.problems.insert(plan.problems.end(), plan.warnings.begin(), plan.warnings.end());

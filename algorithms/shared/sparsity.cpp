@@ -93,11 +93,16 @@ double share_in(const nlohmann::ordered_json& json) {
 }
 
 // What the profile means is resolved before the plan, into `sparsity`.
-void check_profile(const Parameters& parameters) {
+void check_profile(const Parameters& parameters, const SparsityPattern& pattern, MaskWords words) {
   const std::string profile = word_parameter(parameters, "sparsity_profile", "uniform");
   constexpr std::array<std::string_view, 5> kProfiles = {"", "uniform", "owl", "global", "error"};
   require(std::find(kProfiles.begin(), kProfiles.end(), profile) != kProfiles.end(), "sparsity_profile",
           "uniform, owl, global or error, not '" + profile + "'");
+  require(profile != "global" || words == MaskWords::outlines, "sparsity_profile",
+          "uniform, owl or error: scores of different inputs are not compared, so that global is for magnitudes");
+  const bool shared_out = !profile.empty() && profile != "uniform";
+  require(!shared_out || !pattern.semi_structured(), "sparsity_profile",
+          fmt::format("uniform: {} is the same share everywhere", describe(pattern)));
   require(number_parameter(parameters, "owl_m", 5) > 0, "owl_m", "positive");
   const double lambda = number_parameter(parameters, "owl_lmbda", 0.08);
   require(lambda >= 0 && lambda <= 0.5, "owl_lmbda", "from 0 to 0.5");
@@ -118,7 +123,7 @@ SparsityRule::SparsityRule(const Parameters& parameters, MaskWords words) {
     pattern_ = given;
   }
   read_shares(parameters);
-  check_profile(parameters);
+  check_profile(parameters, pattern_, words);
   corrects_bias_ = boolean_parameter(parameters, "correct_bias", false);
 }
 

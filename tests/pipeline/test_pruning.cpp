@@ -452,3 +452,14 @@ TEST_CASE("the global profile removes the smallest weights of all linears togeth
     CHECK(removed <= static_cast<double>(up_to) + 0.5);
   }
 }
+
+TEST_CASE("a modifier that gives every linear a share of 0 is warned of") {
+  const Fixture f;
+  const auto warned = [&](const std::string& sparsity) {
+    const Plan plan = f.plan("    MagnitudePruningModifier: {sparsity: " + sparsity + "}\n");
+    return std::any_of(plan.warnings.begin(), plan.warnings.end(),
+                       [](const std::string& text) { return text.find("prunes nothing") != std::string::npos; });
+  };
+  CHECK(warned("{\"re:.*nothing\": 0.3}"));
+  CHECK_FALSE(warned("{\"re:.*nothing\": 0.3, \"re:.*down_proj$\": 0.3}"));
+}

@@ -67,9 +67,17 @@ TEST_CASE("pattern counts what is kept, mask_structure what is removed") {
 }
 
 TEST_CASE("a profile that is not resolved is uniform") {
-  for (const char* profile : {"uniform", "owl", "global", "error"}) {
+  for (const char* profile : {"uniform", "owl", "error"}) {
     CHECK(pattern_of({{"sparsity", "0.6"}, {"sparsity_profile", profile}, {"owl_m", std::int64_t{5}}}).sparsity == 0.6);
   }
+  CHECK(make_magnitude({{"sparsity", "0.6"}, {"sparsity_profile", "global"}})->pattern("a").sparsity == 0.6);
+}
+
+TEST_CASE("profiles are refused where they mean nothing") {
+  const auto make = [](const Parameters& parameters) { pattern_of(parameters); };
+  CHECK(refusal(make, {{"sparsity_profile", "global"}}).find("global is for magnitudes") != std::string::npos);
+  CHECK(refusal(make, {{"pattern", "2:4"}, {"sparsity_profile", "owl"}}).find("same share everywhere") !=
+        std::string::npos);
 }
 
 TEST_CASE("llm-compressor's fields of magnitude pruning") {

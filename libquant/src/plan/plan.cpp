@@ -374,6 +374,7 @@ void finish_plan(const ModelOutline& outline, const std::vector<ModifierAlgorith
   const auto dense = std::count_if(plan.linears.begin(), plan.linears.end(), [](const PlannedLinear& linear) {
     return !linear.pruning.empty() && !linear.shape.sparsity;
   });
+  plan_detail::warn_of_idle_pruning(plan);
   if (dense > 0 && plan.layout->omits_zeros()) {
     plan.warnings.push_back(fmt::format(
         "the zeros of {} pruned linear{} are stored: how many there will be is not known "

@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <map>
 
 #include "dense_layout.h"
 
@@ -69,6 +70,22 @@ void add_pruning(const Plan& plan, const Assignment& assignment, const std::vect
   const PlannedPruning& only = linear.pruning.front();
   const auto kept = algorithms[only.modifier].sparsifier->kept(only.pattern, linear.shape.rows, linear.shape.cols);
   if (kept) linear.shape.sparsity = StoredSparsity{*kept, only.pattern.keep, only.pattern.of};
+}
+
+void warn_of_idle_pruning(Plan& plan) {
+  std::map<std::size_t, bool> idle;
+  for (const PlannedLinear& linear : plan.linears) {
+    for (const PlannedPruning& pruning : linear.pruning) {
+      const bool removes = pruning.pattern.semi_structured() || pruning.pattern.sparsity > 0;
+      idle.try_emplace(pruning.modifier, true).first->second &= !removes;
+    }
+  }
+  for (const auto& [modifier, nothing] : idle) {
+    const RecipeModifier& one = plan.recipe.modifiers[modifier];
+    if (!nothing || one.type == "ConstantPruningModifier") continue;
+    plan.warnings.push_back(fmt::format("{}: {} prunes nothing: the sparsity of each of its linears is 0",
+                                        one.where.to_string(), one.type));
+  }
 }
 
 std::size_t plain_group(Plan& plan, std::size_t modifier) {

@@ -40,6 +40,8 @@ namespace plan_detail {
 /// Records the sparsifiers of an assignment in a linear, with the patterns that they ask for.
 void add_pruning(const Plan& plan, const Assignment& assignment, const std::vector<ModifierAlgorithm>& algorithms,
                  PlannedLinear& linear);
+/// Warns of modifiers that give each of their linears a share of 0, as where the names of a mapping match none.
+void warn_of_idle_pruning(Plan& plan);
 /// The scheme of linears that modifier `m` prunes and nothing quantizes; made when first asked for.
 std::size_t plain_group(Plan& plan, std::size_t modifier);
 /// Why a linear cannot be pruned so, as sentences.
