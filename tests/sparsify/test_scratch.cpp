@@ -32,6 +32,12 @@ void* operator new(std::size_t size) {
   count(at);
   return at;
 }
+// Temporary buffers of stable_sort.
+void* operator new(std::size_t size, const std::nothrow_t& /*tag*/) noexcept {
+  void* at = std::malloc(std::max<std::size_t>(size, 1));
+  if (at != nullptr) count(at);
+  return at;
+}
 void operator delete(void* at) noexcept {
   if (at == nullptr) return;
   taken -= static_cast<std::int64_t>(malloc_usable_size(at));
