@@ -4,15 +4,14 @@
 
 #include <algorithm>
 #include <array>
-#include <cmath>
 #include <cstring>
 #include <map>
 #include <nlohmann/json.hpp>
 
 #include "containers/gguf/architectures.h"
-#include "containers/gguf/export_parts.h"
 #include "containers/gguf/header.h"
 #include "containers/gguf/imatrix.h"
+#include "containers/gguf/read_config.h"
 #include "containers/io/file_io.h"
 #include "containers/io/text.h"
 #include "quant/error.h"
@@ -26,6 +25,7 @@ using io::in_quotes;
 
 constexpr std::uint64_t kFirstRead = 4U << 20U;
 constexpr std::uint64_t kLargestHeader = std::uint64_t{1} << 29U;
+constexpr std::uint64_t kMostParts = 65536;  // experts of a layer
 
 struct OpenFile {
   io::FileHandle handle;
@@ -55,94 +55,6 @@ OpenFile read_header(const fs::path& path) {
   }
 }
 
-// The fields of config.json that follow from the file's keys.
-class ConfigWriter {
- public:
-  ConfigWriter(const Header& header, const Architecture& architecture)
-      : metadata_(header.metadata), prefix_(std::string(architecture.name) + "."), architecture_(architecture) {}
-
-  Json config() {
-    json_ = {{"architectures", {architecture_.model_class}}, {"model_type", architecture_.model_type}};
-    natural("context_length", "max_position_embeddings");
-    natural("embedding_length", "hidden_size");
-    natural("feed_forward_length", "intermediate_size");
-    natural("block_count", "num_hidden_layers");
-    natural("attention.head_count", "num_attention_heads");
-    natural("attention.head_count_kv", "num_key_value_heads");
-    natural("attention.key_length", "head_dim");
-    natural("attention.sliding_window", "sliding_window");
-    natural("vocab_size", "vocab_size");
-    number("attention.layer_norm_rms_epsilon", "rms_norm_eps");
-    number("rope.freq_base", "rope_theta");
-    number("attn_logit_softcapping", "attn_logit_softcapping");
-    number("final_logit_softcapping", "final_logit_softcapping");
-    if (!json_.contains("rope_theta")) json_["rope_theta"] = 10000.0;
-    if (!json_.contains("num_key_value_heads") && json_.contains("num_attention_heads")) {
-      json_["num_key_value_heads"] = json_["num_attention_heads"];
-    }
-    if (architecture_.model_type == "llama" && !json_.contains("sliding_window")) json_["mlp_bias"] = false;
-    for (const char* name : {"bos", "eos"}) {
-      const auto id = natural_of(find_value(metadata_, fmt::format("tokenizer.ggml.{}_token_id", name)));
-      if (id) json_[fmt::format("{}_token_id", name)] = *id;
-    }
-    add_scaling();
-    if (architecture_.model_type == "gemma2") add_attention_scale();
-    return json_;
-  }
-
-  /// Rotary frequencies that the file divides by these numbers: rope_type llama3, if they are such.
-  static void add_factors(Json& json, const std::vector<float>& factors) {
-    Llama3Rope rope;
-    rope.base = json.value("rope_theta", 10000.0);
-    rope.factor = static_cast<double>(*std::ranges::max_element(factors));
-    for (int power = 5; power <= 20; ++power) {
-      rope.context = static_cast<double>(1 << power);
-      const std::vector<float> made = llama3_factors(rope, 2 * factors.size());
-      const bool same =
-          std::ranges::equal(made, factors, [](float a, float b) { return std::fabs(a - b) <= 1e-4F * a; });
-      if (!same) continue;
-      json["rope_scaling"] = {{"rope_type", "llama3"},
-                              {"factor", rope.factor},
-                              {"low_freq_factor", rope.low},
-                              {"high_freq_factor", rope.high},
-                              {"original_max_position_embeddings", 1 << power}};
-      return;
-    }
-    json["rope_scaling"] = {{"rope_type", "factors of a GGUF file"}};  // nothing that this library computes
-  }
-
- private:
-  void natural(const char* key, const char* name) {
-    if (const auto value = natural_of(find_value(metadata_, prefix_ + key))) json_[name] = *value;
-  }
-  // The shortest decimal of the 32-bit number, which is what the model's own file said.
-  void number(const char* key, const char* name) {
-    const auto value = number_of(find_value(metadata_, prefix_ + key));
-    if (value) json_[name] = Json::parse(fmt::format("{}", static_cast<float>(*value)), nullptr, false);
-  }
-  void add_scaling() {
-    const auto type = text_of(find_value(metadata_, prefix_ + "rope.scaling.type"));
-    const auto factor = number_of(find_value(metadata_, prefix_ + "rope.scaling.factor"));
-    if (!type || *type == "none" || !factor) return;
-    json_["rope_scaling"] = {{"rope_type", *type}, {"factor", *factor}};
-    const auto original = natural_of(find_value(metadata_, prefix_ + "rope.scaling.original_context_length"));
-    if (original) json_["rope_scaling"]["original_max_position_embeddings"] = *original;
-  }
-
-  // What llama.cpp does for this family, which files say nothing of.
-  void add_attention_scale() {
-    const std::uint64_t layers = json_.value("num_hidden_layers", std::uint64_t{0});
-    const std::uint64_t heads = json_.value("num_attention_heads", std::uint64_t{0});
-    const std::uint64_t width = heads == 0 ? 0 : json_.value("hidden_size", std::uint64_t{0}) / heads;
-    json_["query_pre_attn_scalar"] = layers == 46 ? width : json_.value("head_dim", width);
-  }
-
-  const Metadata& metadata_;
-  std::string prefix_;
-  const Architecture& architecture_;
-  Json json_;
-};
-
 std::string without_weight(const std::string& name) {
   constexpr std::string_view kEnding = ".weight";
   return name.ends_with(kEnding) ? name.substr(0, name.size() - kEnding.size()) : name;
@@ -153,7 +65,9 @@ class Contents {
  public:
   Contents(const Header& header, const fs::path& path) : header_(header), path_(path) {
     const auto name = text_of(find_value(header.metadata, "general.architecture"));
-    architecture_ = name ? architecture_of_file(*name) : nullptr;
+    if (!name) return;
+    experts_ = natural_of(find_value(header.metadata, *name + ".expert_count")).value_or(0);
+    architecture_ = architecture_of_file(*name, experts_ > 0);
     if (architecture_ == nullptr) return;
     const std::string prefix = std::string(architecture_->name) + ".attention.";
     query_heads_ = natural_of(find_value(header.metadata, prefix + "head_count")).value_or(0);
@@ -165,22 +79,7 @@ class Contents {
   }
 
   ModelConfig config() const {
-    Json json = Json::object();
-    if (architecture_ != nullptr) {
-      json = ConfigWriter(header_, *architecture_).config();
-      if (!rope_factors_.empty()) ConfigWriter::add_factors(json, rope_factors_);
-      if (!json.contains("vocab_size")) {
-        const auto found = std::ranges::find(header_.tensors, "token_embd.weight", &TensorEntry::name);
-        if (found != header_.tensors.end()) json["vocab_size"] = found->rows();
-      }
-      json["tie_word_embeddings"] =
-          std::ranges::find(header_.tensors, "output.weight", &TensorEntry::name) == header_.tensors.end();
-      if (architecture_->model_type == "qwen2" || architecture_->model_type == "qwen3") {
-        json["use_sliding_window"] = false;
-      } else if (!json.contains("sliding_window") && architecture_->model_type == "phi3") {
-        json["sliding_window"] = nullptr;
-      }
-    }
+    Json json = architecture_ == nullptr ? Json::object() : config_of_file(header_, *architecture_, rope_factors_);
     if (!blocks_.empty()) json["quantization_config"] = {{"quant_method", "gguf"}, {"tensors", blocks_}};
     return parse_model_config(json.dump(2, ' ', false, Json::error_handler_t::replace), path_);
   }
@@ -189,16 +88,12 @@ class Contents {
   std::map<std::size_t, std::vector<std::byte>> owned;  // of tensors that are not as the file has them
 
  private:
-  std::uint64_t heads_of(const TensorEntry& tensor) const {
-    switch (architecture_ == nullptr ? Rows::in_order : rows_of(*architecture_, tensor.name)) {
-      case Rows::query_heads:
-        return query_heads_;
-      case Rows::key_heads:
-        return key_heads_;
-      case Rows::in_order:
-        return 0;
-    }
-    return 0;
+  Rows order_of(const TensorEntry& tensor) const {
+    return architecture_ == nullptr ? Rows::in_order : rows_of(*architecture_, tensor.name);
+  }
+
+  std::uint64_t heads_of(Rows order) const {
+    return order == Rows::in_order ? 0 : order == Rows::key_heads ? key_heads_ : query_heads_;
   }
 
   void add(const TensorEntry& tensor, const io::MappedFile& map) {
@@ -209,32 +104,66 @@ class Contents {
       std::memcpy(rope_factors_.data(), bytes.data(), bytes.size());
       return;  // config.json says it
     }
+    if (architecture_ != nullptr && part_name(*architecture_, tensor.name, 0)) return add_parts(tensor);
     const auto known = architecture_ == nullptr ? std::nullopt : model_name(*architecture_, tensor.name);
     const std::string name = known.value_or(tensor.name);
-    const std::uint64_t heads = heads_of(tensor);
+    const Rows order = order_of(tensor);
+    const std::uint64_t heads = heads_of(order), unit = order == Rows::fused_heads ? 3 : 2;
     const bool vector = tensor.sizes.size() == 1;
     const std::uint64_t permuted = vector ? tensor.cols() : tensor.rows();
-    if (heads != 0 && (permuted % heads != 0 || permuted / heads % 2 != 0)) {
+    if (heads != 0 && (permuted % heads != 0 || permuted / heads % unit != 0)) {
       throw Error(ErrorCode::corrupt_file,
                   fmt::format("Tensor {} of {} has {} rows for {} heads.", in_quotes(tensor.name),
                               in_quotes(path_.string()), permuted, heads),
                   "Fetch the file again.", "BadGguf");
     }
     const auto plain = plain_dtype(tensor.type);
-    const bool packed = !plain || (heads != 0 && !vector);
+    // A matrix that the model stores as [in, out] is read as [out, in], as quantized ones are.
+    const bool turned = architecture_ != nullptr && is_transposed(*architecture_, tensor.name);
+    const bool packed = !plain || ((heads != 0 || turned) && !vector);
     TensorInfo info{name, DType::U8, {}, tensor.bytes, header_.data_start + tensor.offset, 0};
     if (packed) {
       info.shape = {tensor.rows(), tensor.bytes / tensor.rows()};
       Json entry = {{"type", find_block_format(tensor.type)->name}, {"rows", tensor.rows()}, {"cols", tensor.cols()}};
-      if (heads != 0) entry["heads"] = heads;
+      if (heads != 0) entry[order == Rows::fused_heads ? "fused_heads" : "heads"] = heads;
       blocks_[without_weight(name)] = std::move(entry);
       if (!name.ends_with(".weight")) info.name = name + ".weight";
     } else {
       info.dtype = *plain;
       info.shape.assign(tensor.sizes.rbegin(), tensor.sizes.rend());
-      if (vector && (heads != 0 || is_shifted(tensor))) own(tensor, heads, map);
+      if (vector && (heads != 0 || is_shifted(tensor))) own(tensor, order, map);
     }
     tensors.push_back(std::move(info));
+  }
+
+  // One tensor for many of the model: experts, norms of heads.
+  void add_parts(const TensorEntry& tensor) {
+    const bool vectors = tensor.sizes.size() == 2;
+    const std::uint64_t wanted = !vectors                                      ? experts_
+                                 : tensor.name.ends_with("attn_q_norm.weight") ? query_heads_
+                                                                               : key_heads_;
+    const std::uint64_t parts = tensor.sizes.back();
+    const bool fits = (vectors || tensor.sizes.size() == 3) && parts == wanted && parts > 0 && parts <= kMostParts;
+    if (!fits) {
+      throw Error(ErrorCode::corrupt_file,
+                  fmt::format("Tensor {} of {} has {} parts where its keys say {}.", in_quotes(tensor.name),
+                              in_quotes(path_.string()), parts, wanted),
+                  "Fetch the file again.", "BadGguf");
+    }
+    const std::uint64_t rows = vectors ? 1 : tensor.sizes[1], bytes = tensor.bytes / parts;
+    const auto plain = plain_dtype(tensor.type);
+    for (std::uint64_t i = 0; i < parts; ++i) {
+      const std::string name = *part_name(*architecture_, tensor.name, i);
+      TensorInfo info{name, DType::U8, {rows, bytes / rows}, bytes, header_.data_start + tensor.offset + i * bytes, 0};
+      if (plain) {
+        info.dtype = *plain;
+        info.shape = vectors ? Shape{tensor.cols()} : Shape{rows, tensor.cols()};
+      } else {
+        blocks_[without_weight(name)] = {
+            {"type", find_block_format(tensor.type)->name}, {"rows", rows}, {"cols", tensor.cols()}};
+      }
+      tensors.push_back(std::move(info));
+    }
   }
 
   bool is_shifted(const TensorEntry& tensor) const {
@@ -243,13 +172,15 @@ class Contents {
   }
 
   // A vector in the model's order, or less the 1 that files of Gemma hold.
-  void own(const TensorEntry& tensor, std::uint64_t heads, const io::MappedFile& map) {
+  void own(const TensorEntry& tensor, Rows order, const io::MappedFile& map) {
     const auto bytes = map.range(header_.data_start + tensor.offset, tensor.bytes);
     std::vector<std::byte> copy(bytes.begin(), bytes.end());
-    const std::uint64_t count = tensor.cols(), size = tensor.bytes / count;
+    const std::uint64_t count = tensor.cols(), size = tensor.bytes / count, heads = heads_of(order);
     if (heads != 0) {
       for (std::uint64_t i = 0; i < count; ++i) {
-        std::memcpy(copy.data() + i * size, bytes.data() + file_row(i, count / heads) * size, size);
+        const std::uint64_t from =
+            order == Rows::fused_heads ? unfused_row(i, heads, count / heads / 3) : file_row(i, count / heads);
+        std::memcpy(copy.data() + i * size, bytes.data() + from * size, size);
       }
     } else {
       std::vector<float> values(count);
@@ -263,7 +194,7 @@ class Contents {
   const Header& header_;
   const fs::path& path_;
   const Architecture* architecture_ = nullptr;
-  std::uint64_t query_heads_ = 0, key_heads_ = 0;
+  std::uint64_t query_heads_ = 0, key_heads_ = 0, experts_ = 0;
   Json blocks_ = Json::object();
   std::vector<float> rope_factors_;
 };

@@ -6,16 +6,13 @@
 #include <unistd.h>
 
 #include <algorithm>
-#include <atomic>
 #include <cerrno>
-#include <chrono>
-#include <cmath>
 #include <cstdio>
-#include <cstring>
 #include <map>
 #include <system_error>
 
 #include "containers/gguf/export_parts.h"
+#include "containers/gguf/export_tensors.h"
 #include "containers/gguf/header.h"
 #include "containers/gguf/imatrix.h"
 #include "containers/io/file_io.h"
@@ -28,24 +25,28 @@ namespace quant {
 namespace {
 
 namespace fs = std::filesystem;
+using gguf::Item;
 using gguf::ModelFacts;
+using gguf::Piece;
+using gguf::Place;
 using gguf::Rows;
+using gguf::Source;
 using gguf::TensorEntry;
 
-constexpr std::uint64_t kSliceWeights = 1U << 20U;
-
-// How one tensor becomes one of the file.
-struct Item {
-  const LogicalTensor* tensor = nullptr;  ///< null: `values`
-  std::vector<float> values;
-  BlockType type = BlockType::f32;
-  bool moved = false;      ///< codes are kept
-  bool rounded = false;    ///< it was quantized, and is once more
-  bool one_more = false;   ///< 1 is added: norms of Gemma
-  std::uint64_t head = 0;  ///< rows of a head whose order changes; 0: they stay
+// The parts of one tensor of the file, as they turn up.
+struct Group {
+  std::string name;
+  Piece piece = Piece::whole;
+  std::map<std::uint64_t, Source> parts;
 };
 
 bool is_matrix(const LogicalTensor& tensor) { return tensor.shape.size() >= 2; }
+
+// llama.cpp wants these as float32.
+bool stays_float(std::string_view name) {
+  return name == "position_embd.weight" || name.ends_with(".ffn_gate_inp.weight") ||
+         name.ends_with(".ffn_gate_inp_shexp.weight");
+}
 
 BlockType float_type(DType dtype) {
   return dtype == DType::F16 ? BlockType::f16 : dtype == DType::BF16 ? BlockType::bf16 : BlockType::f32;
@@ -135,6 +136,12 @@ class Exporter {
     for (const LogicalTensor& tensor : tensors_.tensors()) order.push_back(&tensor);
     std::ranges::sort(order, [](const auto* a, const auto* b) { return natural_less(a->name, b->name); });
     for (const LogicalTensor* tensor : order) add(*tensor);
+    add_head();
+    for (const Group& group : groups_) finish(group);
+    if (of_images_ > 0) {
+      result_.remarks.push_back(
+          fmt::format("{} tensors that read images are left out: the file holds the language model", of_images_));
+    }
     const std::vector<float> factors = facts_.rope_factors();
     if (!factors.empty()) {
       Item item;
@@ -147,32 +154,128 @@ class Exporter {
 
   void add(const LogicalTensor& tensor) {
     result_.bytes_before += tensor.stored_bytes;
-    const bool left_out = tensor.name.ends_with("rotary_emb.inv_freq") || tensor.name.ends_with("masked_bias") ||
-                          (facts_.tied() && tensor.name == "lm_head.weight");
-    if (left_out) return;
-    const auto name = gguf::gguf_name(facts_.architecture(), tensor.name);
-    if (!name || !tensor.numeric) {
+    if (gguf::is_of_images(facts_.architecture(), tensor.name)) {
+      ++of_images_;
+      return;
+    }
+    const std::vector<Place> places = gguf::places_of(facts_.architecture(), tensor.name);
+    if (places.empty() && gguf::is_buffer(tensor.name)) return;
+    if (facts_.tied() && !places.empty() && places.front().name == "output.weight") return;
+    if (places.empty() || !tensor.numeric) {
       no_place_.push_back(tensor.name);
       return;
     }
+    for (const Place& place : places) add(tensor, place);
+  }
+
+  void add(const LogicalTensor& tensor, const Place& place) {
+    auto group = std::ranges::find(groups_, place.name, &Group::name);
+    if (group == groups_.end()) group = groups_.insert(groups_.end(), {place.name, place.piece, {}});
+    const auto keep = [&](std::uint64_t part, Source source) {
+      if (group->piece == place.piece && group->parts.emplace(part, source).second) return;
+      throw Error(ErrorCode::corrupt_file,
+                  fmt::format("{} has two tensors for {}; {} is the second.", checkpoint_.location().string(),
+                              place.name, tensor.name),
+                  "", "DuplicateTensor");
+    };
+    if (place.piece == Piece::whole || place.piece == Piece::part) return keep(place.part, {&tensor, 0, tensor.rows});
+    const bool halves = place.piece != Piece::stack;
+    if (tensor.shape.size() != 3 || (halves && tensor.shape[1] % 2 != 0)) {
+      throw Error(ErrorCode::corrupt_file,
+                  fmt::format("{} {} is no tensor of experts", tensor.name, to_string(tensor.shape)), "", "BadExperts");
+    }
+    const std::uint64_t step = tensor.shape[1], rows = halves ? step / 2 : step;
+    const std::uint64_t first = place.piece == Piece::second_halves ? rows : 0;
+    for (std::uint64_t e = 0; e < tensor.shape[0]; ++e) keep(e, {&tensor, e * step + first, rows});
+  }
+
+  void finish(const Group& group) {
     Item item;
-    item.tensor = &tensor;
-    item.one_more = facts_.architecture().norm_plus_one && name->ends_with("norm.weight");
-    const Rows rows = gguf::rows_of(facts_.architecture(), *name);
-    if (rows != Rows::in_order) set_heads(item, rows == Rows::query_heads ? facts_.query_heads() : facts_.key_heads());
-    if (is_matrix(tensor)) choose_type(item, *name);
+    for (const auto& [part, source] : group.parts) item.sources.push_back(source);
+    const LogicalTensor& tensor = *item.sources.front().tensor;
+    item.matrix = is_matrix(tensor);
+    item.cols = tensor.cols;
+    item.one_more = facts_.architecture().norm_plus_one && group.name.ends_with("norm.weight");
+    item.transposed = gguf::is_transposed(facts_.architecture(), group.name) && tensor.plain != nullptr;
     std::vector<std::uint64_t> sizes(tensor.shape.rbegin(), tensor.shape.rend());
-    put(std::move(item), *name, std::move(sizes));
+    if (item.transposed) {
+      if (sizes.size() != 2) throw Error(ErrorCode::corrupt_file, fmt::format("{} is no matrix", tensor.name));
+      std::swap(sizes[0], sizes[1]);
+      item.cols = tensor.rows;
+      item.sources.front().rows = tensor.cols;
+    }
+    if (group.piece != Piece::whole) sizes = stacked_sizes(group, item);
+    const Rows rows = gguf::rows_of(facts_.architecture(), group.name);
+    if (rows == Rows::fused_heads) split_heads(item);
+    if (rows == Rows::query_heads) set_heads(item, facts_.query_heads());
+    if (rows == Rows::key_heads) set_heads(item, facts_.key_heads());
+    if (item.matrix && !stays_float(group.name)) choose_type(item, group.name);
+    put(std::move(item), group.name, std::move(sizes));
+  }
+
+  // All parts are there and of one size, which the file's tensor has as often as there are parts.
+  std::vector<std::uint64_t> stacked_sizes(const Group& group, const Item& item) const {
+    const std::uint64_t wanted = group.name.ends_with("_exps.weight")         ? facts_.experts()
+                                 : group.name.ends_with("attn_q_norm.weight") ? facts_.query_heads()
+                                                                              : facts_.key_heads();
+    const Source& one = item.sources.front();
+    if (group.parts.size() != wanted || group.parts.rbegin()->first != wanted - 1) {
+      throw Error(
+          ErrorCode::corrupt_file,
+          fmt::format("{} has {} parts of {}, {} for example; its config.json says {}", checkpoint_.location().string(),
+                      group.parts.size(), group.name, one.tensor->name, wanted),
+          "Fetch the model again.", "MissingTensor");
+    }
+    for (const Source& source : item.sources) {
+      if (source.rows == one.rows && source.tensor->cols == one.tensor->cols &&
+          is_matrix(*source.tensor) == item.matrix)
+        continue;
+      throw Error(ErrorCode::corrupt_file,
+                  fmt::format("{} {} and {} {} are of different sizes", one.tensor->name, to_string(one.tensor->shape),
+                              source.tensor->name, to_string(source.tensor->shape)),
+                  "", "WrongShape");
+    }
+    if (!item.matrix) return {one.rows, wanted};
+    return {item.cols, one.rows, wanted};
+  }
+
+  // The rows of q of all heads, then of k, then of v, from heads that have all three.
+  void split_heads(Item& item) const {
+    const Source all = item.sources.front();
+    const std::uint64_t heads = facts_.query_heads(), head = all.rows / heads / 3;
+    if (all.rows == 0 || all.rows != heads * head * 3) {
+      throw Error(ErrorCode::corrupt_file, fmt::format("{} {} does not divide into q, k and v of {} heads",
+                                                       all.tensor->name, to_string(all.tensor->shape), heads));
+    }
+    item.sources.clear();
+    for (std::uint64_t which = 0; which < 3; ++which) {
+      for (std::uint64_t h = 0; h < heads; ++h) item.sources.push_back({all.tensor, (h * 3 + which) * head, head});
+    }
   }
 
   void set_heads(Item& item, std::uint64_t heads) const {
-    const LogicalTensor& tensor = *item.tensor;
-    const std::uint64_t rows = is_matrix(tensor) ? tensor.rows : tensor.count();
-    if (heads == 0 || rows % heads != 0 || rows / heads % 2 != 0) {
+    const Source& source = item.sources.front();
+    if (heads == 0 || source.rows % heads != 0 || source.rows / heads % 2 != 0) {
       throw Error(ErrorCode::corrupt_file, fmt::format("{} {} does not divide into {} heads of an even number of rows",
-                                                       tensor.name, to_string(tensor.shape), heads));
+                                                       source.tensor->name, to_string(source.tensor->shape), heads));
     }
-    item.head = rows / heads;
+    item.head = source.rows / heads;
+  }
+
+  // The embedding once more, for families whose head llama.cpp wants to see.
+  void add_head() {
+    const auto named = [&](const char* name) { return std::ranges::find(groups_, name, &Group::name); };
+    if (!facts_.architecture().needs_head || named("output.weight") != groups_.end()) return;
+    const auto embedding = named("token_embd.weight");
+    if (embedding == groups_.end()) return;  // make_metadata says so
+    if (!facts_.tied()) {
+      throw Error(ErrorCode::corrupt_file,
+                  fmt::format("{} has no output head, which llama.cpp needs.", checkpoint_.location().string()), "",
+                  "MissingTensor");
+    }
+    Group head = *embedding;
+    head.name = "output.weight";
+    groups_.push_back(std::move(head));
   }
 
   std::optional<BlockType> wanted_type(const std::string& name) const {
@@ -182,28 +285,50 @@ class Exporter {
   }
 
   void choose_type(Item& item, const std::string& name) {
-    const LogicalTensor& tensor = *item.tensor;
+    const LogicalTensor& tensor = *item.sources.front().tensor;
     const auto wanted = wanted_type(name);
-    if (tensor.linear != nullptr) {
-      const auto same = lossless_block_type(tensor.linear->args, tensor.cols);
-      if (same && fits(tensor, *same)) {
+    const std::vector<const LogicalTensor*> tensors = tensors_in(item);
+    const auto quantized = std::ranges::find_if(tensors, [](const auto* one) { return one->linear != nullptr; });
+    if (quantized != tensors.end()) {
+      if (const auto same = lossless_type(tensors)) {
         item.type = *same;
         item.moved = true;
         return;
       }
       if (!options_.requantize || !wanted) {
-        lossy_.push_back(fmt::format("{} ({})", tensor.name, describe(tensor.linear->args)));
+        lossy_.push_back(fmt::format("{} ({})", (*quantized)->name, describe((*quantized)->linear->args)));
         return;
       }
       item.rounded = true;
     }
-    item.type = float_type(tensor.dtype);
+    const bool one_type = std::ranges::all_of(tensors, [&](const auto* one) { return one->dtype == tensor.dtype; });
+    item.type = one_type ? float_type(tensor.dtype) : BlockType::f32;
     if (!wanted) return;
-    item.type = fallback_of(*wanted, tensor.cols);
+    item.type = fallback_of(*wanted, item.cols);
     if (item.type != *wanted) {
       result_.remarks.push_back(fmt::format("{} has {} columns, no whole blocks of {}: it becomes {}", tensor.name,
-                                            tensor.cols, block_format(*wanted).name, block_format(item.type).name));
+                                            item.cols, block_format(*wanted).name, block_format(item.type).name));
     }
+  }
+
+  static std::vector<const LogicalTensor*> tensors_in(const Item& item) {
+    std::vector<const LogicalTensor*> tensors;
+    for (const Source& source : item.sources) {
+      if (tensors.empty() || tensors.back() != source.tensor) tensors.push_back(source.tensor);
+    }
+    return tensors;
+  }
+
+  // The one block format that holds the codes of all these tensors.
+  std::optional<BlockType> lossless_type(const std::vector<const LogicalTensor*>& tensors) const {
+    std::optional<BlockType> all;
+    for (const LogicalTensor* tensor : tensors) {
+      if (tensor->linear == nullptr) return std::nullopt;
+      const auto same = lossless_block_type(tensor->linear->args, tensor->cols);
+      if (!same || (all && *all != *same) || !fits(*tensor, *same)) return std::nullopt;
+      all = same;
+    }
+    return all;
   }
 
   // Whether the codes of all rows can be moved, which their scales decide.
@@ -286,13 +411,16 @@ class Exporter {
 
   void write() {
     const std::string header = gguf::make_header(metadata_, entries_);
+    const gguf::TensorWriter writer(checkpoint_, tensors_, options_);
     std::uint64_t bytes = header.size();
     for (const TensorEntry& entry : entries_) bytes += gguf::padded(entry.bytes, gguf::kAlignment);
     write_new_file(options_.output, bytes, [&](const io::FileHandle& file, const fs::path& partial) {
       io::write_at(file, partial, 0, std::as_bytes(std::span(header)));
       std::uint64_t end = header.size();
       for (std::size_t i = 0; i < items_.size(); ++i) {
-        write_tensor(file, partial, items_[i], header.size() + entries_[i].offset);
+        writer.write(items_[i], file, partial, header.size() + entries_[i].offset, result_.matrices);
+        if (items_[i].matrix) done_ += entries_[i].cols() * entries_[i].rows();
+        if (items_[i].matrix && options_.scan.progress) options_.scan.progress(done_, total_);
         end = header.size() + entries_[i].offset + gguf::padded(entries_[i].bytes, gguf::kAlignment);
       }
       if (ftruncate(file.get(), static_cast<off_t>(end)) != 0) io::fail_io("extend", partial, errno);
@@ -301,126 +429,19 @@ class Exporter {
     result_.tensors = items_.size();
   }
 
-  void write_tensor(const io::FileHandle& file, const fs::path& path, const Item& item, std::uint64_t offset) {
-    if (item.tensor == nullptr) return io::write_at(file, path, offset, std::as_bytes(std::span(item.values)));
-    const LogicalTensor& tensor = *item.tensor;
-    if (!is_matrix(tensor)) return write_vector(file, path, item, offset);
-    const std::uint64_t unit = std::max<std::uint64_t>(1, item.head);
-    const std::uint64_t step = std::max(unit, kSliceWeights / std::max<std::uint64_t>(1, tensor.cols) / unit * unit);
-    const std::uint64_t slices = (tensor.rows + step - 1) / step, row_bytes = block_bytes(item.type, tensor.cols);
-    std::vector<ErrorSums> sums(slices);
-    std::atomic<bool> failed = false;
-    std::exception_ptr error;
-    // Slices are written where they belong, so their order does not matter.
-#pragma omp parallel for schedule(dynamic) num_threads(threads())
-    for (std::uint64_t s = 0; s < slices; ++s) {
-      if (failed) continue;
-      try {
-        if (options_.scan.stop != nullptr && *options_.scan.stop) throw Error(ErrorCode::interrupted, "stopped");
-        const std::uint64_t first = s * step, count = std::min(step, tensor.rows - first);
-        const std::vector<std::byte> bytes = rows_of(item, first, count, sums[s]);
-        io::write_at(file, path, offset + first * row_bytes, bytes);
-        tensors_.done_reading(tensor, first, count);
-      } catch (...) {
-#pragma omp critical
-        if (!error) error = std::current_exception();
-        failed = true;
-      }
-    }
-    if (error) std::rethrow_exception(error);
-    if (block_format(item.type).weights > 1) {
-      result_.matrices.push_back({tensor.name, item.type, item.moved, item.rounded, {}});
-      for (const ErrorSums& part : sums) result_.matrices.back().sums += part;
-    }
-    tensors_.done_reading(tensor);
-    done_ += tensor.count();
-    if (options_.scan.progress) options_.scan.progress(done_, total_);
-  }
-
-  int threads() const;
-
-  void write_vector(const io::FileHandle& file, const fs::path& path, const Item& item, std::uint64_t offset) const {
-    std::vector<float> values(item.tensor->count()), ordered(values.size());
-    tensors_.read_rows(*item.tensor, 0, item.tensor->rows, values);
-    for (std::uint64_t i = 0; i < values.size(); ++i) {
-      ordered[i] = values[item.head == 0 ? i : gguf::model_row(i, item.head)] + (item.one_more ? 1.0F : 0.0F);
-    }
-    io::write_at(file, path, offset, std::as_bytes(std::span(ordered)));
-  }
-
-  // Rows [first, first + count) of the file's tensor, whole heads of them.
-  std::vector<std::byte> rows_of(const Item& item, std::uint64_t first, std::uint64_t count, ErrorSums& sums) const {
-    const LogicalTensor& tensor = *item.tensor;
-    const std::uint64_t row_bytes = block_bytes(item.type, tensor.cols);
-    std::vector<std::byte> bytes(count * row_bytes);
-    if (item.moved) {
-      QuantizedTensor slice;
-      const std::uint64_t alignment = std::max<std::uint64_t>(1, tensors_.layout()->read_alignment(*tensor.linear));
-      const std::uint64_t skipped = first % alignment;
-      tensors_.layout()->read_rows(checkpoint_, *tensor.linear, first - skipped, count + skipped, slice);
-      const QuantizedTensor blocks = move_to_blocks(slice, item.type);
-      std::memcpy(bytes.data(), blocks.blocks.data() + skipped * row_bytes, bytes.size());
-    } else {
-      std::vector<float> values(count * tensor.cols);
-      tensors_.read_rows(tensor, first, count, values);
-      check_finite(tensor, first, values);
-      encode_blocks(item.type, values, tensor.cols, importance_of(tensor), options_.encoder, bytes);
-      std::vector<float> decoded(values.size());
-      decode_blocks(item.type, bytes, decoded);
-      if (!std::ranges::all_of(decoded, [](float value) { return std::isfinite(value); })) {
-        throw Error(ErrorCode::numerical,
-                    fmt::format("{} has weights beyond half precision, which {} needs.", tensor.name,
-                                block_format(item.type).name),
-                    "BF16 and F32 hold them.");
-      }
-      sums = measure_values(values, decoded);
-    }
-    if (item.head == 0) return bytes;
-    std::vector<std::byte> ordered(bytes.size());
-    for (std::uint64_t r = 0; r < count; ++r) {
-      std::memcpy(ordered.data() + r * row_bytes, bytes.data() + gguf::model_row(r, item.head) * row_bytes, row_bytes);
-    }
-    return ordered;
-  }
-
-  static void check_finite(const LogicalTensor& tensor, std::uint64_t first, const std::vector<float>& values) {
-    const auto bad = std::ranges::find_if(values, [](float value) { return !std::isfinite(value); });
-    if (bad == values.end()) return;
-    const auto place = static_cast<std::uint64_t>(bad - values.begin());
-    throw Error(ErrorCode::numerical, fmt::format("{} holds {} in row {}, column {}", tensor.name, *bad,
-                                                  first + place / tensor.cols, place % tensor.cols));
-  }
-
-  std::vector<float> importance_of(const LogicalTensor& tensor) const {
-    if (options_.importance == nullptr) return {};
-    const TensorInfo* info = options_.importance->find(tensor.name);
-    if (info == nullptr) return {};
-    const TensorView view = options_.importance->view(*info);
-    std::vector<float> values(element_count(info->shape));
-    if (values.size() != tensor.cols) {
-      throw Error(ErrorCode::usage, fmt::format("the importance of {} is {}; its weight has {} columns", tensor.name,
-                                                to_string(info->shape), tensor.cols));
-    }
-    read_f32(view, 0, values);
-    return values;
-  }
-
   const GgufExportOptions& options_;
   const Checkpoint& checkpoint_;
   ModelFacts facts_;
   LogicalTensors tensors_;
   GgufExportResult result_;
   gguf::Metadata metadata_;
+  std::vector<Group> groups_;
+  std::size_t of_images_ = 0;
   std::vector<Item> items_;
   std::vector<TensorEntry> entries_;
   std::vector<std::string> no_place_, lossy_;
   std::uint64_t total_ = 0, done_ = 0;
 };
-
-int Exporter::threads() const {
-  const long all = sysconf(_SC_NPROCESSORS_ONLN);
-  return options_.scan.threads > 0 ? options_.scan.threads : static_cast<int>(std::max(1L, all));
-}
 
 }  // namespace
 

@@ -22,6 +22,9 @@ class ModelFacts {
   std::uint64_t query_heads() const { return natural("num_attention_heads"); }
   std::uint64_t key_heads() const;
   std::uint64_t head_size() const;
+  std::uint64_t experts() const {
+    return natural(member("num_experts") != nullptr ? "num_experts" : "num_local_experts");
+  }
   bool tied() const { return tied_; }
 
   /// general.* and <architecture>.* keys, but general.file_type.
@@ -34,7 +37,17 @@ class ModelFacts {
   double number(const char* key, double otherwise) const;
   const nlohmann::json* member(const char* key) const;
   nlohmann::json rope() const;
-  void check_attention_scale() const;
+  void read_settings(const std::string& text);
+  void add_defaults();
+  void check_settings() const;
+  [[noreturn]] void refuse(const std::string& setting, const std::string& wanted) const;
+  void check_attention_scale(std::uint64_t layers) const;
+  void add_norms(Metadata& out, const std::string& prefix) const;
+  void add_heads(Metadata& out, const std::string& prefix) const;
+  void add_windows(Metadata& out, const std::string& prefix) const;
+  void add_local_layers(Metadata& out, const std::string& prefix) const;
+  void add_experts(Metadata& out, const std::string& prefix) const;
+  std::vector<bool> sliding_layers() const;
   void add_rope(Metadata& out, const std::string& prefix) const;
 
   nlohmann::json config_;

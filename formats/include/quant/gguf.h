@@ -45,13 +45,14 @@ struct GgufExportResult {
 };
 
 /// Writes a GGUF file (version 3) with the model's weights, hyperparameters and tokenizer, which llama.cpp loads.
-/// Families: llama, mistral, qwen2, qwen3, gemma, gemma2, phi3. Quantized matrices keep their codes where a block
-/// format holds them: blocks of GGUF, int4 (Q4_0, Q4_1) and int8 (Q8_0) in groups of a multiple of 32 with scales that
-/// are half precision, MXFP4. Memory does not grow with the model; the file does not depend on the number of threads.
-/// Written as "<output>.partial" and renamed at the end. Throws Error{unsupported} for other families, tensors without
-/// a place, rotary scalings and tokenizers that llama.cpp does not know, and for matrices that would lose precision
-/// without `requantize`, all named at once; Error{io}; Error{numerical} for weights that are not finite;
-/// Error{interrupted}.
+/// Families: llama, mistral, qwen2, qwen3, gemma, gemma2, gemma3, phi3, olmo2, stablelm, gpt2, gpt_neox, mixtral,
+/// qwen2_moe, qwen3_moe; experts of a layer become one tensor. Quantized matrices keep their codes where a block
+/// format holds them (of experts: of all of a layer): blocks of GGUF, int4 (Q4_0, Q4_1) and int8 (Q8_0) in groups of a
+/// multiple of 32 with scales that are half precision, MXFP4. Memory does not grow with the model; the file does not
+/// depend on the number of threads. Written as "<output>.partial" and renamed at the end. Throws Error{unsupported} for
+/// other families, tensors without a place, settings, rotary scalings and tokenizers that llama.cpp does not know, and
+/// for matrices that would lose precision without `requantize`, all named at once; Error{io}; Error{numerical} for
+/// weights that are not finite; Error{interrupted}.
 GgufExportResult export_gguf(const Checkpoint& checkpoint, const Registry& registry, const GgufExportOptions& options);
 
 /// The block format that holds the values of such weights without rounding, if their scales are half precision (for

@@ -30,7 +30,8 @@ std::uint64_t natural(const std::string& module, const Json& entry, const char* 
 
 struct Entry {
   StoredLinear linear;
-  std::uint64_t heads = 0;
+  std::uint64_t heads = 0;        ///< rotary pairs are interleaved
+  std::uint64_t fused_heads = 0;  ///< q, k and v of a head follow each other in the model
 };
 
 Entry read_entry(const std::string& module, const Json& json) {
@@ -49,6 +50,10 @@ Entry read_entry(const std::string& module, const Json& json) {
   if (json.contains("heads")) entry.heads = natural(module, json, "heads");
   if (entry.heads != 0 && (shape.rows % entry.heads != 0 || shape.rows / entry.heads % 2 != 0)) {
     fail(module, "has rows that are no whole heads");
+  }
+  if (json.contains("fused_heads")) entry.fused_heads = natural(module, json, "fused_heads");
+  if (entry.fused_heads != 0 && (shape.rows % entry.fused_heads != 0 || shape.rows / entry.fused_heads % 3 != 0)) {
+    fail(module, "has rows that are no q, k and v of whole heads");
   }
   return entry;
 }
@@ -99,7 +104,8 @@ class GgufLayout final : public Layout {
       const Shape wanted{shape.rows, block_bytes(*entry.linear.args.block, shape.cols)};
       stored::need_tensor(checkpoint, entry.linear.tensors.front(), {DType::U8}, &wanted);
       // How rows are ordered is remembered where readers carry it along unchanged.
-      if (entry.heads != 0) entry.linear.format += fmt::format(" heads {}", entry.heads);
+      if (entry.heads != 0) entry.linear.format += fmt::format("{}{}", kPairs, entry.heads);
+      if (entry.fused_heads != 0) entry.linear.format += fmt::format("{}{}", kFused, entry.fused_heads);
       linears.push_back(std::move(entry.linear));
     }
     return linears;
@@ -115,14 +121,16 @@ class GgufLayout final : public Layout {
     out.resize(linear.args, count, shape.cols);
     out.scale_dtype = linear.scale_dtype;
     const TensorInfo& info = stored::need_tensor(checkpoint, linear.tensors.front(), {DType::U8}, nullptr);
-    const std::uint64_t row_bytes = block_bytes(*linear.args.block, shape.cols), heads = heads_of(linear);
-    if (heads == 0) {
+    const std::uint64_t row_bytes = block_bytes(*linear.args.block, shape.cols);
+    const std::uint64_t heads = number_after(kPairs, linear), fused = number_after(kFused, linear);
+    if (heads == 0 && fused == 0) {
       const auto bytes = stored::bytes_of(checkpoint, info, first_row * row_bytes, out.blocks.size());
       std::memcpy(out.blocks.data(), bytes.data(), bytes.size());
       return;
     }
     for (std::uint64_t r = 0; r < count; ++r) {
-      const std::uint64_t from = gguf::file_row(first_row + r, shape.rows / heads);
+      const std::uint64_t from = fused != 0 ? gguf::unfused_row(first_row + r, fused, shape.rows / fused / 3)
+                                            : gguf::file_row(first_row + r, shape.rows / heads);
       const auto bytes = stored::bytes_of(checkpoint, info, from * row_bytes, row_bytes);
       std::memcpy(out.blocks.data() + r * row_bytes, bytes.data(), row_bytes);
     }
@@ -130,10 +138,11 @@ class GgufLayout final : public Layout {
   std::uint64_t read_alignment(const StoredLinear&) const override { return 1; }
 
  private:
-  static std::uint64_t heads_of(const StoredLinear& linear) {
-    constexpr std::string_view kWord = " heads ";
-    const std::size_t at = linear.format.find(kWord);
-    return at == std::string::npos ? 0 : std::stoull(linear.format.substr(at + kWord.size()));
+  static constexpr std::string_view kPairs = " heads ", kFused = " fused_heads ";
+
+  static std::uint64_t number_after(std::string_view word, const StoredLinear& linear) {
+    const std::size_t at = linear.format.find(word);
+    return at == std::string::npos ? 0 : std::stoull(linear.format.substr(at + word.size()));
   }
 };
 

@@ -59,8 +59,10 @@ LinearWeight ProgramModel::linear(const std::string& module, std::uint64_t rows,
   weight.module = module;
   weight.rows = rows;
   weight.cols = cols;
-  weight.transposed = family.transposed;
-  weight.tensor = tensors.require(module + ".weight", family.transposed ? Shape{cols, rows} : Shape{rows, cols});
+  // Quantized matrices are [out, in] in every layout, of such families, too.
+  const LogicalTensor* stored = tensors.all().find(module + ".weight");
+  weight.transposed = family.transposed && (stored == nullptr || stored->linear == nullptr);
+  weight.tensor = tensors.require(module + ".weight", weight.transposed ? Shape{cols, rows} : Shape{rows, cols});
   const std::string bias = module + ".bias";
   const bool decided = config.stated(bias_key);
   if (decided ? config.flag(bias_key, false) : config.flag(bias_key, has_bias) || tensors.has(bias)) {
